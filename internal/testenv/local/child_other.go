@@ -1,0 +1,9 @@
+//go:build unix && !linux
+
+package local
+
+import "syscall"
+
+// childAttr puts the child into its own process group: a terminal's Ctrl-C is
+// for the parent to handle.
+func childAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }

@@ -1,0 +1,194 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Time limits: generous, since a loaded machine may be ten times slower.
+const (
+	startLimit = 2 * time.Minute
+	stopLimit  = time.Minute
+)
+
+// Spec says how a server is run.
+type Spec struct {
+	Name    string                      // for messages
+	Command func() *exec.Cmd            // a fresh command for every start
+	Ready   func(context.Context) error // nil as soon as the server answers; tried until it does
+	Log     string                      // file that gets the command's output and, where the server has none of its own, its log
+}
+
+// Process is a server that runs as a child of this process and dies with it.
+// Its methods may be called from several goroutines.
+type Process struct {
+	spec Spec
+
+	mu   sync.Mutex
+	cmd  *exec.Cmd
+	done chan struct{} // closed when cmd has ended
+}
+
+// Start runs the server and waits until it answers.
+func Start(ctx context.Context, spec Spec) (*Process, error) {
+	p := &Process{spec: spec}
+	return p, p.Start(ctx)
+}
+
+// Name is the server's name, for messages.
+func (p *Process) Name() string { return p.spec.Name }
+
+// Start runs the server again after Stop or Kill and waits until it answers.
+func (p *Process) Start(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.running() {
+		return nil
+	}
+	log, err := os.OpenFile(p.spec.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := p.spec.Command()
+	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, childAttr()
+	started, done := make(chan error), make(chan struct{})
+	go func() {
+		// The kernel ties the child's life to the thread that started it, so
+		// this goroutine keeps its thread until the child has ended.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // how it ended shows in its log
+		}
+		close(done)
+	}()
+	if err := <-started; err != nil {
+		return fmt.Errorf("start %s: %w", p.spec.Name, err)
+	}
+	p.cmd, p.done = cmd, done
+	if err := p.await(ctx, done); err != nil {
+		_ = cmd.Process.Kill()
+		<-done
+		return fmt.Errorf("start %s: %w; the end of %s:\n%s", p.spec.Name, err, p.spec.Log, p.LogTail(4096))
+	}
+	return nil
+}
+
+func (p *Process) await(ctx context.Context, done <-chan struct{}) error {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	for {
+		err := p.spec.Ready(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-done:
+			return errors.New("it ended before it answered")
+		case <-ctx.Done():
+			return fmt.Errorf("it does not answer: %w", err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func (p *Process) running() bool {
+	if p.cmd == nil {
+		return false
+	}
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// Stop ends the server in good order (SIGTERM), or by force after a minute.
+func (p *Process) Stop() error { return p.end(syscall.SIGTERM) }
+
+// Kill ends the server at once (SIGKILL).
+func (p *Process) Kill() error { return p.end(syscall.SIGKILL) }
+
+func (p *Process) end(sig os.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.running() {
+		return nil
+	}
+	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stop %s: %w", p.spec.Name, err)
+	}
+	_ = p.cmd.Process.Signal(syscall.SIGCONT) // a paused process cannot end
+	select {
+	case <-p.done:
+		return nil
+	case <-time.After(stopLimit):
+	}
+	_ = p.cmd.Process.Kill()
+	<-p.done
+	return fmt.Errorf("stop %s: it took longer than %v and was killed", p.spec.Name, stopLimit)
+}
+
+// Pause freezes the server (SIGSTOP): connections stay open and hang.
+func (p *Process) Pause() error { return p.signal(syscall.SIGSTOP) }
+
+// Resume ends a Pause.
+func (p *Process) Resume() error { return p.signal(syscall.SIGCONT) }
+
+func (p *Process) signal(sig os.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.running() {
+		return fmt.Errorf("%s is not running", p.spec.Name)
+	}
+	return p.cmd.Process.Signal(sig)
+}
+
+// Done is closed when the server has ended, by itself or by Stop or Kill.
+func (p *Process) Done() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.done
+}
+
+// LogTail returns the last n bytes of the server's log, from a line's begin.
+func (p *Process) LogTail(n int) string {
+	data, err := os.ReadFile(p.spec.Log)
+	if err != nil {
+		return err.Error()
+	}
+	if len(data) > n {
+		data = data[len(data)-n:]
+		if i := bytes.IndexByte(data, '\n'); i >= 0 {
+			data = data[i+1:]
+		}
+	}
+	return string(data)
+}
+
+// FreePort returns a loopback TCP port that nothing listens on. Another
+// process may take it before it is used: try again then.
+func FreePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
