@@ -87,8 +87,7 @@ func start(t testing.TB, flavor local.Flavor, env string, opts []Option) *DB {
 	}
 	own, err := local.StartDatabase(t.Context(), in, dir.Path, o.flags...)
 	if err != nil {
-		dir.Remove()
-		t.Fatal(err)
+		t.Fatal(errors.Join(err, dir.Remove()))
 	}
 	t.Cleanup(func() {
 		err := own.Close()

@@ -1,0 +1,56 @@
+# leat needs Go 1.26, a C compiler and, once, Python 3 with pip (for `make model`)
+# and a Debian machine's apt (for `make servers`).
+
+SHELL := /bin/bash
+export LEAT_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/leat
+LINT_VERSION := v2.12.2
+LINT := $(LEAT_CACHE)/bin/golangci-lint-$(LINT_VERSION)
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+FUZZTIME ?= 20s
+BENCH ?= .
+
+.PHONY: help build model servers demo test test-short lint bench fuzz clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## bin/leat
+	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/leat ./cmd/leat
+
+model: ## the built-in embedding model, into the cache, once
+	@scripts/model/get.sh
+
+servers: ## MySQL and MariaDB for tests and the demo, into the cache, once
+	@scripts/servers/get_mysql.sh
+	@scripts/servers/get_mariadb.sh
+
+test: ## everything: vet, lint, unit, conformance, command line and end-to-end tests with real servers
+	@scripts/test.sh
+
+test-short: ## what needs no server and no model, in seconds
+	@scripts/test.sh -short
+
+lint: $(LINT) ## go vet and golangci-lint
+	go vet ./...
+	$(LINT) run ./...
+
+$(LINT):
+	@echo "installing golangci-lint $(LINT_VERSION) into $(dir $@)" >&2
+	@mkdir -p $(dir $@)
+	@tmp=$$(mktemp -d "$(dir $@)/.installing.XXXXXX") && trap 'rm -rf "$$tmp"' EXIT && \
+		GOBIN=$$tmp GOFLAGS= go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION) && \
+		mv "$$tmp/golangci-lint" $@
+
+bench: ## benchmarks; BENCH=regexp chooses
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m ./bench/... ./chunker/... ./embedder/... ./internal/...
+
+fuzz: ## every fuzz target for FUZZTIME (20s)
+	@set -euo pipefail; for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -r -n1 dirname | sort -u); do \
+		for target in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | cut -c6-); do \
+			echo "== $$dir $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$dir; \
+		done; \
+	done
+
+clean: ## what was built here; the cache stays
+	rm -rf bin coverage.out
