@@ -49,7 +49,10 @@ sources() {
 	for line; do
 		[ "${line%% *}" != "" ] && echo "deb [signed-by=$KEYRING] $line main"
 	done >"$APT/sources.list"
-	cat >"$APT/apt.conf" <<-END
+	# Of the machine's apt settings only how it reaches its mirrors, no hooks.
+	apt-config dump | grep -E '^Acquire::https?::' >"$APT/apt.conf" || true
+	cat >>"$APT/apt.conf" <<-END
+		Dir::Etc::parts "/dev/null"; Dir::Etc::main "/dev/null";
 		Dir::Etc::sourcelist "$APT/sources.list"; Dir::Etc::sourceparts "/dev/null"; Dir::Etc::preferencesparts "/dev/null";
 		Dir::State "$APT/state"; Dir::State::lists "$APT/lists"; Dir::State::status "$APT/state/status"; Dir::Cache "$APT/cache";
 		Acquire::Languages "none"; Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false"; Acquire::Retries "3";
