@@ -5,7 +5,6 @@ SHELL := /bin/bash
 export LEAT_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/leat
 LINT_VERSION := v2.12.2
 LINT := $(LEAT_CACHE)/bin/golangci-lint-$(LINT_VERSION)
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 20s
 BENCH ?= .
 
@@ -16,7 +15,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## bin/leat
-	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/leat ./cmd/leat
+	go build -trimpath -o bin/leat ./cmd/leat
 
 model: ## the built-in embedding model, into the cache, once
 	@scripts/model/get.sh

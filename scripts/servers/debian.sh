@@ -49,8 +49,9 @@ sources() {
 	for line; do
 		[ "${line%% *}" != "" ] && echo "deb [signed-by=$KEYRING] $line main"
 	done >"$APT/sources.list"
-	# Of the machine's apt settings only how it reaches its mirrors, no hooks.
-	apt-config dump | grep -E '^Acquire::https?::' >"$APT/apt.conf" || true
+	# Of the machine's apt settings only how it reaches its mirrors and what age
+	# of lists it accepts; no hooks.
+	apt-config dump | grep -E '^Acquire::(https?::|Check-)' >"$APT/apt.conf" || true
 	cat >>"$APT/apt.conf" <<-END
 		Dir::Etc::parts "/dev/null"; Dir::Etc::main "/dev/null";
 		Dir::Etc::sourcelist "$APT/sources.list"; Dir::Etc::sourceparts "/dev/null"; Dir::Etc::preferencesparts "/dev/null";
