@@ -102,13 +102,8 @@ func New(cfg Config, log *slog.Logger) (*Client, error) {
 func (c *Client) Ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	for {
-		_, err := c.kafka.ApiVersions(ctx, &kafka.ApiVersionsRequest{})
-		if err == nil {
-			return nil
-		}
-		return c.wrap(err, "asking the brokers at %s for their versions", strings.Join(c.brokers, ","))
-	}
+	_, err := c.kafka.ApiVersions(ctx, &kafka.ApiVersionsRequest{})
+	return c.wrap(err, "asking the brokers at %s for their versions", strings.Join(c.brokers, ","))
 }
 
 // Close ends every connection. Producers and consumers of the client must

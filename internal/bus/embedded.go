@@ -1,0 +1,272 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"golang.org/x/sys/unix"
+
+	"leat"
+)
+
+const (
+	lockFile  = "lock"        // flock'ed while a broker runs; holds who does
+	addrFile  = "broker.json" // where the broker listens, or did last
+	dataDir   = "data"        // kfake's own
+	ownerPerm = 0o700
+)
+
+// holder is what the lock file says of the process that holds it.
+type holder struct {
+	PID     int      `json:"pid"`
+	Command []string `json:"command"`
+}
+
+// discovery is what broker.json says.
+type discovery struct {
+	PID  int    `json:"pid"` // of the process that wrote it
+	Addr string `json:"addr"`
+}
+
+// Embedded is a Kafka broker inside this process.
+type Embedded struct {
+	dir     string
+	lock    *os.File
+	cluster *kfake.Cluster
+	addr    string
+	stop    chan struct{}
+	wg      sync.WaitGroup
+	once    sync.Once
+}
+
+// StartEmbedded starts a broker that keeps its data in dir, or fails with
+// leat.ErrInUse and a hint that names the process which holds dir. It listens
+// on loopback only, on the port it had before where that is free, so that
+// processes connected to a broker that was killed find the next one.
+// Everything acknowledged is on disk and survives SIGKILL (I7).
+func StartEmbedded(ctx context.Context, dir string, log *slog.Logger) (*Embedded, error) {
+	if err := os.MkdirAll(dir, ownerPerm); err != nil {
+		return nil, fmt.Errorf("bus: embedded broker: %w", err)
+	}
+	lock, err := acquire(dir)
+	if err != nil {
+		return nil, err
+	}
+	e := &Embedded{dir: dir, lock: lock, stop: make(chan struct{})}
+	if err := e.start(ctx, log); err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return e, nil
+}
+
+func (e *Embedded) start(ctx context.Context, log *slog.Logger) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	port := 0
+	if d, err := readDiscovery(e.dir); err == nil {
+		if _, p, err := net.SplitHostPort(d.Addr); err == nil {
+			port, _ = strconv.Atoi(p)
+		}
+	}
+	listen := func(network, addr string) (net.Listener, error) {
+		ln, err := net.Listen(network, addr) // kfake asks for 127.0.0.1
+		if err != nil {
+			host, _, _ := net.SplitHostPort(addr)
+			ln, err = net.Listen(network, net.JoinHostPort(host, "0")) // someone else has the port now
+		}
+		return ln, err
+	}
+	cluster, err := kfake.NewCluster(
+		kfake.Ports(port), // one broker
+		kfake.ListenFn(listen),
+		kfake.ClusterID("leat"),
+		kfake.DataDir(filepath.Join(e.dir, dataDir)),
+		kfake.SyncWrites(),
+		kfake.WithLogger(brokerLog{log}),
+		kfake.BrokerConfigs(map[string]string{
+			// kfake applies these to every topic that does not set its own, even
+			// to compacted ones, and forgets the offsets of groups that are away.
+			"log.retention.ms":          "-1",
+			"log.retention.bytes":       "-1",
+			"offsets.retention.minutes": strconv.Itoa(10 * 365 * 24 * 60),
+			// Its own cleaner deletes a partition's files before it writes the
+			// compacted ones: a kill between the two loses the partition.
+			"log.cleaner.backoff.ms": strconv.FormatInt((10 * 365 * 24 * time.Hour).Milliseconds(), 10),
+			"log.segment.bytes":      strconv.Itoa(segmentBytes),
+			"message.max.bytes":      strconv.Itoa(DefaultMaxMessageBytes),
+		}),
+	)
+	if err != nil {
+		return leat.Hint(fmt.Errorf("bus: embedded broker in %s: %w", e.dir, err),
+			"its files may be damaged; move %s away to begin anew: the sources are then read again", filepath.Join(e.dir, dataDir))
+	}
+	e.cluster = cluster
+	e.addr = cluster.ListenAddrs()[0]
+	if err := writeDiscovery(e.dir, discovery{PID: os.Getpid(), Addr: e.addr}); err != nil {
+		cluster.Close()
+		return fmt.Errorf("bus: embedded broker: %w", err)
+	}
+	e.wg.Go(e.retain)
+	return nil
+}
+
+const (
+	segmentBytes = 32 << 20
+	retainEvery  = time.Minute
+)
+
+// retain drops what is past its topic's retention, which kfake does only
+// together with its own cleaner.
+func (e *Embedded) retain() {
+	tick := time.NewTicker(retainEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-e.stop:
+			return
+		case <-tick.C:
+			e.cluster.ApplyRetention()
+		}
+	}
+}
+
+// Addr is host:port of the broker.
+func (e *Embedded) Addr() string { return e.addr }
+
+// Close stops the broker. Close its clients first.
+func (e *Embedded) Close() error {
+	e.once.Do(func() {
+		close(e.stop)
+		e.wg.Wait()
+		e.cluster.Close()
+		e.lock.Close() // and with it the flock
+	})
+	return nil
+}
+
+// acquire takes the lock of dir. The lock is the kernel's: it ends with the
+// process, however that ends.
+func acquire(dir string) (*os.File, error) {
+	path := filepath.Join(dir, lockFile)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("bus: embedded broker: %w", err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	for i := 0; i < 10 && errors.Is(err, unix.EWOULDBLOCK); i++ {
+		time.Sleep(20 * time.Millisecond) // EmbeddedAddr holds it for a moment
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
+		defer f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("bus: embedded broker: locking %s: %w", path, err)
+		}
+		h := readHolder(path)
+		err := fmt.Errorf("bus: embedded broker in %s: %w (process %d: %s)", dir, leat.ErrInUse, h.PID, strings.Join(h.Command, " "))
+		return nil, leat.Hint(err, "stop process %d, or give this one another data directory than %s", h.PID, dir)
+	}
+	h, err := json.Marshal(holder{PID: os.Getpid(), Command: os.Args})
+	if err == nil {
+		err = f.Truncate(0)
+	}
+	if err == nil {
+		_, err = f.WriteAt(append(h, '\n'), 0)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("bus: embedded broker: writing %s: %w", path, err)
+	}
+	return f, nil
+}
+
+func readHolder(path string) holder {
+	var h holder
+	if b, err := os.ReadFile(path); err == nil {
+		_ = json.Unmarshal(b, &h) // it is being written: pid 0 is all that is known
+	}
+	return h
+}
+
+// EmbeddedAddr finds the broker that another process runs on dir. running is
+// false where none does, whatever files a killed one has left.
+func EmbeddedAddr(dir string) (addr string, running bool, err error) {
+	f, err := os.Open(filepath.Join(dir, lockFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, fmt.Errorf("bus: looking for the broker of %s: %w", dir, err)
+	}
+	defer f.Close()
+	switch err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); {
+	case err == nil: // nobody holds it; Close gives it back
+		return "", false, nil
+	case !errors.Is(err, unix.EWOULDBLOCK):
+		return "", false, fmt.Errorf("bus: looking for the broker of %s: %w", dir, err)
+	}
+	h := readHolder(filepath.Join(dir, lockFile))
+	d, err := readDiscovery(dir)
+	if err == nil && d.PID != h.PID {
+		err = fmt.Errorf("%s is of process %d", addrFile, d.PID) // left by one that was killed
+	}
+	if err != nil {
+		err = fmt.Errorf("bus: looking for the broker of %s: %w", dir, err)
+		return "", true, leat.Hint(err, "process %d is still starting, or the file is damaged: try again, then restart that process", h.PID)
+	}
+	return d.Addr, true, nil
+}
+
+func readDiscovery(dir string) (discovery, error) {
+	var d discovery
+	path := filepath.Join(dir, addrFile)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return d, err
+	}
+	if err := json.Unmarshal(b, &d); err != nil {
+		return d, fmt.Errorf("%s: %w", path, err)
+	}
+	if _, _, err := net.SplitHostPort(d.Addr); err != nil {
+		return d, fmt.Errorf("%s: %w", path, err)
+	}
+	return d, nil
+}
+
+func writeDiscovery(dir string, d discovery) error {
+	b, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	tmp := filepath.Join(dir, addrFile+".tmp")
+	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, filepath.Join(dir, addrFile))
+}
+
+// brokerLog passes on what kfake warns of.
+type brokerLog struct{ log *slog.Logger }
+
+func (l brokerLog) Logf(level kfake.LogLevel, format string, args ...any) {
+	switch level {
+	case kfake.LogLevelError:
+		l.log.Error("broker: " + fmt.Sprintf(format, args...))
+	case kfake.LogLevelWarn:
+		l.log.Warn("broker: " + fmt.Sprintf(format, args...))
+	}
+}

@@ -1,0 +1,99 @@
+package bus
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
+	"github.com/segmentio/kafka-go/protocol/initproducerid"
+
+	"leat"
+)
+
+// appendRaw sends one encoded batch and waits until all replicas in sync hold it.
+func (c *Client) appendRaw(ctx context.Context, topic string, partition int, batch []byte) error {
+	var size [4]byte
+	binary.BigEndian.PutUint32(size[:], uint32(len(batch)))
+	res, err := c.kafka.RawProduce(ctx, &kafka.RawProduceRequest{
+		Topic:        topic,
+		Partition:    partition,
+		RequiredAcks: kafka.RequireAll,
+		RawRecords:   protocol.RawRecordSet{Reader: io.MultiReader(bytes.NewReader(size[:]), bytes.NewReader(batch))},
+	})
+	if err != nil {
+		return err
+	}
+	return res.Error
+}
+
+// newSession asks the cluster for a producer id (KIP-98).
+func (c *Client) newSession(ctx context.Context) (session, error) {
+	m, err := c.tr.RoundTrip(ctx, c.addr, &initProducerID{TransactionTimeoutMs: 60_000, ProducerID: -1, ProducerEpoch: -1})
+	if err != nil {
+		return session{producer: -1}, fmt.Errorf("asking for a producer id: %w", err)
+	}
+	res := m.(*initproducerid.Response)
+	if res.ErrorCode != 0 {
+		return session{producer: -1}, fmt.Errorf("asking for a producer id: %w", kafka.Error(res.ErrorCode))
+	}
+	return session{producer: res.ProducerID, epoch: res.ProducerEpoch}, nil
+}
+
+// initProducerID is kafka-go's initproducerid.Request without its
+// Transaction method, which makes the transport look for the coordinator of a
+// transaction that does not exist: without transactions any broker answers.
+type initProducerID struct {
+	_ struct{} `kafka:"min=v2,max=v4,tag"`
+
+	TransactionalID      string `kafka:"min=v0,max=v4,nullable"`
+	TransactionTimeoutMs int32  `kafka:"min=v0,max=v4"`
+	ProducerID           int64  `kafka:"min=v3,max=v4"`
+	ProducerEpoch        int16  `kafka:"min=v3,max=v4"`
+}
+
+func (*initProducerID) ApiKey() protocol.ApiKey           { return protocol.InitProducerId }
+func (*initProducerID) TypeKey() protocol.OverrideTypeKey { return 0 }
+
+func init() {
+	r := &initProducerID{}
+	protocol.RegisterOverride(r, &initproducerid.Response{}, r.TypeKey())
+}
+
+// Partitions is the number of partitions of a topic; leat.ErrNotFound where it
+// does not exist.
+func (c *Client) Partitions(ctx context.Context, topic string) (int, error) {
+	res, err := c.kafka.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
+	if err != nil {
+		return 0, c.wrap(err, "looking for topic %s", topic)
+	}
+	for _, t := range res.Topics {
+		if t.Name == topic {
+			return len(t.Partitions), c.wrap(t.Error, "looking for topic %s", topic)
+		}
+	}
+	return 0, c.wrap(kafka.UnknownTopicOrPartition, "looking for topic %s", topic)
+}
+
+// waitPartitions is Partitions with patience for brokers that are away and for
+// a topic that another process has just created.
+func (c *Client) waitPartitions(ctx context.Context, topic string) (int, error) {
+	begun := time.Now()
+	for attempt := 0; ; attempt++ {
+		n, err := c.Partitions(ctx, topic)
+		if err == nil {
+			return n, nil
+		}
+		if refused(err) || ctx.Err() != nil || errors.Is(err, leat.ErrNotFound) && time.Since(begun) > 3*metadataTTL {
+			return 0, err
+		}
+		if !pause(ctx, attempt) {
+			return 0, err
+		}
+	}
+}
