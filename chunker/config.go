@@ -1,0 +1,54 @@
+package chunker
+
+import (
+	"errors"
+	"fmt"
+
+	"leat"
+)
+
+// Config of the chunker. Sizes are in the embedding model's tokens.
+type Config struct {
+	// TargetTokens is the size that chunks are near. Default 200, about 900
+	// characters of English or 300 of Chinese.
+	TargetTokens int `yaml:"target_tokens"`
+	// MaxTokens is never exceeded. Default 320.
+	MaxTokens int `yaml:"max_tokens"`
+}
+
+// Defaults, measured in docs/benchmarks.md.
+const (
+	defaultTarget = 200
+	defaultMax    = 320
+	minTarget     = 16
+)
+
+func (c Config) withDefaults() Config {
+	if c.TargetTokens == 0 {
+		c.TargetTokens = defaultTarget
+		if c.MaxTokens != 0 {
+			c.TargetTokens = min(defaultTarget, max(minTarget, c.MaxTokens*defaultTarget/defaultMax))
+		}
+	}
+	if c.MaxTokens == 0 {
+		c.MaxTokens = c.TargetTokens * defaultMax / defaultTarget
+	}
+	return c
+}
+
+// Validate returns every mistake, each a *leat.FieldError.
+func (c Config) Validate() error {
+	var errs []error
+	bad := func(field, hint, format string, args ...any) {
+		errs = append(errs, &leat.FieldError{Field: field, Msg: fmt.Sprintf(format, args...), Hint: hint})
+	}
+	d := c.withDefaults()
+	if d.TargetTokens < minTarget {
+		bad("target_tokens", "leave it out for the default of 200", "%d is below %d", d.TargetTokens, minTarget)
+	}
+	if d.MaxTokens < d.TargetTokens*5/4 {
+		bad("max_tokens", "give at least 5/4 of target_tokens, so that boundaries can be chosen; 8/5 is the default",
+			"%d leaves no room above a target of %d", d.MaxTokens, d.TargetTokens)
+	}
+	return errors.Join(errs...)
+}
