@@ -1,0 +1,267 @@
+package folder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"leat"
+)
+
+const (
+	lookBatch = 128 // files that a scan looks at in one step
+
+	// pollEvery is the pause between scans where the folder cannot be watched.
+	// A scan that took long earns a longer one.
+	pollEvery  = 5 * time.Second
+	pollFactor = 10
+	maxFolders = 1024 // folders waiting for a scan; past that, all is scanned
+)
+
+// scan merges the sorted walk of the folder at rel, "" for the root, with the
+// sorted list of what the index holds below it, and looks at every file in
+// which the two differ: one that the index lacks or holds under another tag,
+// one that it holds and that the walk did not find. Deletes thus rest on a look
+// at the file itself, never on its absence from a list.
+func (s *session) scan(ctx context.Context, rel string) error {
+	if err := s.sameRoot(); err != nil {
+		return err
+	}
+	prefix := s.prefix(rel)
+	next, stop := iter.Pull2(s.Known(ctx, prefix))
+	defer stop()
+	known, err, more := next()
+	if err != nil {
+		return fmt.Errorf("folder %s: list what the index holds: %w", s.name, err)
+	}
+	if more && rel == "" {
+		if err := s.mounted(); err != nil {
+			return err
+		}
+	}
+
+	var files []hint
+	differs := func(h hint) error {
+		if files = append(files, h); len(files) < lookBatch {
+			return nil
+		}
+		err := s.look(ctx, files)
+		files = files[:0]
+		return err
+	}
+	advance := func() (err error) {
+		s.emitter.raise(known.Version)
+		known, err, more = next()
+		if err != nil {
+			return fmt.Errorf("folder %s: list what the index holds: %w", s.name, err)
+		}
+		return nil
+	}
+	missing := func() error {
+		rel, ok := s.rel(known.ID)
+		if err := differs(hint{id: known.ID, rel: rel, bad: !ok}); err != nil {
+			return err
+		}
+		return advance()
+	}
+
+	var done int64
+	w := walker{root: s.root, cfg: s.cfg, page: walkPage, unlisted: s.warn}
+	w.found = func(f found) error {
+		if done++; done%1000 == 0 {
+			s.Report(leat.Progress{Phase: "scanning", Position: f.rel, Done: done, Total: max(s.scans.total(), done)})
+		}
+		id := s.id(f.rel)
+		for more && known.ID < id {
+			if err := missing(); err != nil {
+				return err
+			}
+		}
+		if more && known.ID == id {
+			held := known.Tag
+			if err := advance(); err != nil {
+				return err
+			}
+			if held == f.tag {
+				return nil
+			}
+		}
+		if s.emitter.recent.has(id, f.tag) {
+			return nil // on its way, or in deadletters
+		}
+		return differs(hint{id: id, rel: f.rel})
+	}
+	if err := w.walk(ctx, rel); err != nil {
+		return err
+	}
+	for more {
+		if err := missing(); err != nil {
+			return err
+		}
+	}
+	if err := s.look(ctx, files); err != nil {
+		return err
+	}
+	if rel == "" {
+		s.scans.setTotal(done)
+		s.report("scanning", fmt.Sprintf("%d files", done), done)
+	}
+	return s.sameRoot()
+}
+
+// mounted fails where the root is empty and another folder than the one that
+// was read before: most likely the place where it is to be mounted.
+func (s *session) mounted() error {
+	if s.lastRoot == rootID(s.identity) {
+		return nil
+	}
+	dir, err := s.root.Open(".")
+	if err != nil {
+		return s.rootError(err)
+	}
+	defer dir.Close()
+	if _, err := dir.ReadDir(1); !errors.Is(err, io.EOF) {
+		return err
+	}
+	return leat.Hint(fmt.Errorf("folder %s: %s is empty, is not the folder that was read before, and the index holds documents of it", s.name, s.cfg.Path),
+		"mount it; if it is meant to be empty, make any file in it, such as .keep, and its documents will be deleted")
+}
+
+// scans says when to scan what.
+type scans struct {
+	mu      sync.Mutex
+	files   int64               // that the last full scan came by
+	folders map[string]struct{} // to scan soon
+	all     chan struct{}       // scan everything now
+	some    chan struct{}       // folders has got one
+	polling bool                // the watch does not cover everything
+}
+
+func newScans() scans {
+	return scans{
+		folders: map[string]struct{}{},
+		all:     make(chan struct{}, 1),
+		some:    make(chan struct{}, 1),
+	}
+}
+
+func (s *scans) total() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.files
+}
+
+func (s *scans) setTotal(n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files = n
+}
+
+func (s *scans) poll(on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.polling = on
+}
+
+func (s *scans) pause(rescan, took time.Duration) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.polling {
+		return rescan
+	}
+	return min(rescan, max(pollEvery, pollFactor*took))
+}
+
+// everything asks for a full scan.
+func (s *scans) everything() { signal(s.all) }
+
+// folder asks for a scan of the folder at rel.
+func (s *scans) folder(rel string) {
+	s.mu.Lock()
+	full := len(s.folders) >= maxFolders
+	if !full {
+		s.folders[rel] = struct{}{}
+	}
+	s.mu.Unlock()
+	if full {
+		s.everything()
+		return
+	}
+	signal(s.some)
+}
+
+// take returns the folders to scan, those below others left out.
+func (s *scans) take() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var top []string
+	for _, rel := range slices.Sorted(maps.Keys(s.folders)) {
+		if !slices.ContainsFunc(top, func(above string) bool { return strings.HasPrefix(rel, above+"/") }) {
+			top = append(top, rel)
+		}
+	}
+	clear(s.folders)
+	return top
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// rescan scans everything at once, then whenever asked or due.
+func (s *session) rescan(ctx context.Context) error {
+	for {
+		start := time.Now()
+		if err := s.scan(ctx, ""); err != nil {
+			return err
+		}
+		s.report("watching", fmt.Sprintf("%d files", s.scans.total()), s.scans.total())
+		timer := time.NewTimer(s.scans.pause(s.cfg.Rescan, time.Since(start)))
+		select {
+		case <-timer.C:
+		case <-s.scans.all:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+}
+
+// rescanFolders scans folders that came, went or were renamed, of which the
+// watch tells only that.
+func (s *session) rescanFolders(ctx context.Context) error {
+	for {
+		select {
+		case <-s.scans.some:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		// What is being written there gets the same rest as a single file.
+		select {
+		case <-time.After(quiet):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		for _, rel := range s.scans.take() {
+			if err := s.scan(ctx, rel); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (s *session) report(phase, position string, files int64) {
+	s.Report(leat.Progress{Phase: phase, Position: position, Done: files, Total: files})
+}

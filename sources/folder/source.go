@@ -1,0 +1,161 @@
+// Package folder is a [leat.Source] over a directory: every file below it is a
+// document, its path the document's id.
+//
+// What the file system's watch tells is a hint only. Whatever hints at a file,
+// an event reports what a look at the file shows, under a version that was
+// taken before the look; so of two events the one with the higher version
+// never knows less. What the watch cannot tell (changes while nobody looked,
+// lost hints, a watch that the system refuses) a scan finds: it merges the
+// sorted walk of the folder with the sorted list of what the index holds, in
+// constant memory.
+//
+// A document is a regular file, or a symbolic link to one below the root, that
+// the patterns select. Symbolic links to folders are not followed.
+package folder
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"leat"
+)
+
+const kind = "folder"
+
+// Source is a folder.
+type Source struct {
+	name string
+	cfg  Config
+	log  *slog.Logger
+}
+
+// New makes the source with a name over a folder. Nothing is opened before Run.
+func New(name string, cfg Config, log *slog.Logger) (*Source, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Rescan == 0 {
+		cfg.Rescan = defaultRescan
+	}
+	return &Source{name: name, cfg: cfg, log: log.With("source", kind+":"+name)}, nil
+}
+
+// Close implements [leat.Source]. A source holds nothing beyond Run.
+func (s *Source) Close() error { return nil }
+
+// Check implements [leat.Checker].
+func (s *Source) Check(context.Context) error {
+	root, err := s.openRoot()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	dir, err := root.Open(".")
+	if err != nil {
+		return s.rootError(err)
+	}
+	return dir.Close()
+}
+
+func (s *Source) openRoot() (*os.Root, error) {
+	root, err := os.OpenRoot(s.cfg.Path)
+	if err != nil {
+		return nil, s.rootError(err)
+	}
+	return root, nil
+}
+
+func (s *Source) rootError(err error) error {
+	err = fmt.Errorf("folder %s: %w", s.name, err)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return leat.Hint(err, "make the folder %s, mount it, or correct path; its documents stay in the index until it is there", s.cfg.Path)
+	case errors.Is(err, fs.ErrPermission):
+		return leat.Hint(err, "let the user that runs leat read and enter %s", s.cfg.Path)
+	case errors.Is(err, syscall.ENOTDIR):
+		return leat.Hint(err, "path must name a folder, not a file")
+	}
+	return leat.Hint(err, "see whether %s can be listed; its documents stay in the index", s.cfg.Path)
+}
+
+// position is what a session leaves to the next. Where to resume is found by
+// the merge; that the root is still the same folder only it can tell.
+type position struct {
+	Root  string    `json:"root"` // device and inode
+	Epoch uint64    `json:"epoch"`
+	Time  time.Time `json:"time"`
+}
+
+// session is one Run.
+type session struct {
+	*Source
+	leat.Session
+	root     *os.Root
+	identity fs.FileInfo // of the root
+	lastRoot string      // position.Root of the session before
+
+	emitter emitter
+	hints   hints
+	scans   scans
+}
+
+// Run implements [leat.Source].
+func (s *Source) Run(ctx context.Context, ls leat.Session) error {
+	root, err := s.openRoot()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	identity, err := root.Stat(".")
+	if err != nil {
+		return s.rootError(err)
+	}
+	var last position
+	if ls.Position != nil {
+		if err := json.Unmarshal(ls.Position, &last); err != nil {
+			return fmt.Errorf("folder %s: the saved position %s: %w", s.name, ls.Position, err)
+		}
+	}
+	run := &session{Source: s, Session: ls, root: root, identity: identity, lastRoot: last.Root}
+	run.emitter.clock = newClock(ls.Epoch)
+	if ls.Once {
+		return run.scan(ctx, "")
+	}
+	run.scans = newScans()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return run.watch(ctx) })
+	g.Go(func() error { return run.rescan(ctx) })
+	g.Go(func() error { return run.rescanFolders(ctx) })
+	return g.Wait()
+}
+
+// rootID identifies the folder itself.
+func rootID(fi fs.FileInfo) string {
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		return fmt.Sprintf("%x-%x", uint64(st.Dev), st.Ino)
+	}
+	return ""
+}
+
+// sameRoot fails if the path no longer leads to the folder that is open: it
+// was removed, renamed, unmounted or mounted over. Files that are then missing
+// are not deleted files.
+func (s *session) sameRoot() error {
+	fi, err := os.Stat(s.cfg.Path)
+	if err != nil {
+		return s.rootError(err)
+	}
+	if !os.SameFile(fi, s.identity) {
+		return s.rootError(errors.New("another folder took its place while it was watched"))
+	}
+	return nil
+}

@@ -1,0 +1,237 @@
+package folder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"leat"
+)
+
+const (
+	// quiet is how long a file must rest before it is looked at, so that one
+	// that is being written is read once; longest is after how long a file that
+	// never rests is looked at all the same.
+	quiet   = 75 * time.Millisecond
+	longest = 3 * time.Second
+	tick    = 25 * time.Millisecond
+
+	maxHints = 10_000 // files waiting to rest; past that, all is scanned
+)
+
+// hints are the files that may have changed, waiting to rest.
+type hints struct {
+	mu    sync.Mutex
+	files map[string]*pending
+}
+
+type pending struct{ first, last time.Time }
+
+// add notes a hint; false if there are too many.
+func (h *hints) add(rel string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := time.Now()
+	if p, ok := h.files[rel]; ok {
+		p.last = now
+		return true
+	}
+	if len(h.files) >= maxHints {
+		return false
+	}
+	if h.files == nil {
+		h.files = map[string]*pending{}
+	}
+	h.files[rel] = &pending{now, now}
+	return true
+}
+
+// rested takes the files that have rested.
+func (h *hints) rested() map[string]time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var due map[string]time.Time
+	now := time.Now()
+	for rel, p := range h.files {
+		if now.Sub(p.last) < quiet && now.Sub(p.first) < longest {
+			continue
+		}
+		if due == nil {
+			due = map[string]time.Time{}
+		}
+		due[rel] = p.first
+		delete(h.files, rel)
+	}
+	return due
+}
+
+// watch looks at files that the file system tells of. Where it tells only that
+// it could not tell, everything is scanned.
+func (s *session) watch(ctx context.Context) error {
+	for {
+		again, err := s.watchOnce(ctx)
+		if err != nil || !again {
+			return err
+		}
+	}
+}
+
+// watchOnce watches until the file system drops hints; true asks to begin anew.
+func (s *session) watchOnce(ctx context.Context) (again bool, err error) {
+	t := &tree{session: s, dirs: map[string]struct{}{}}
+	t.watcher, err = fsnotify.NewWatcher()
+	if err != nil {
+		t.limited(err)
+		return false, nil
+	}
+	defer t.watcher.Close()
+	t.add(ctx, "")
+	s.scans.everything()
+
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case event := <-t.watcher.Events:
+			t.event(ctx, event)
+		case err := <-t.watcher.Errors:
+			if errors.Is(err, fsnotify.ErrEventOverflow) {
+				s.Log.Warn("more changes than the watch could tell of: everything is scanned",
+					"hint", "raise fs.inotify.max_queued_events if this comes often")
+				return true, nil
+			}
+			s.Log.Warn("the watch failed: everything is scanned", "err", err)
+			s.scans.everything()
+		case <-ticker.C:
+			due := s.hints.rested()
+			files := make([]hint, 0, min(len(due), lookBatch))
+			for rel, first := range due {
+				files = append(files, hint{id: s.id(rel), rel: rel, time: first})
+				if len(files) == lookBatch {
+					if err := s.look(ctx, files); err != nil {
+						return false, err
+					}
+					files = files[:0]
+				}
+			}
+			if err := s.look(ctx, files); err != nil {
+				return false, err
+			}
+		}
+	}
+}
+
+// tree is the watched folders: the file system watches each by itself.
+type tree struct {
+	*session
+	watcher *fsnotify.Watcher
+	dirs    map[string]struct{} // rel
+	polling bool
+}
+
+func (t *tree) path(rel string) string { return filepath.Join(t.cfg.Path, filepath.FromSlash(rel)) }
+
+// event takes one from the file system.
+func (t *tree) event(ctx context.Context, e fsnotify.Event) {
+	rel, err := filepath.Rel(t.cfg.Path, e.Name)
+	if e.Name == "" || err != nil {
+		return
+	}
+	rel = filepath.ToSlash(rel)
+	if rel == "." {
+		if e.Has(fsnotify.Remove) || e.Has(fsnotify.Rename) {
+			t.scans.everything() // which finds that the root is gone
+		}
+		return
+	}
+	if _, watched := t.dirs[rel]; watched && (e.Has(fsnotify.Remove) || e.Has(fsnotify.Rename)) {
+		t.remove(rel)
+		t.scans.folder(rel)
+		return
+	}
+	if e.Has(fsnotify.Create) {
+		if fi, err := t.root.Lstat(rel); err == nil && fi.IsDir() {
+			t.add(ctx, rel)
+			t.scans.folder(rel)
+			return
+		}
+	}
+	if t.cfg.selects(rel) && !t.hints.add(rel) {
+		t.scans.everything()
+	}
+}
+
+// add watches the folder at rel and those below it. A folder is watched before
+// it is listed: what comes after the list is told of.
+func (t *tree) add(ctx context.Context, rel string) {
+	if rel != "" && (!t.cfg.enters(rel) || ctx.Err() != nil) {
+		return
+	}
+	if err := t.watcher.Add(t.path(rel)); err != nil {
+		if !gone(err) {
+			t.limited(err)
+		}
+		return
+	}
+	t.dirs[rel] = struct{}{}
+	name := rel
+	if rel == "" {
+		name = "."
+	}
+	dir, err := t.root.Open(name)
+	if err != nil {
+		return // the scan tells
+	}
+	defer dir.Close()
+	for {
+		entries, err := dir.ReadDir(256)
+		for _, e := range entries {
+			if e.IsDir() {
+				t.add(ctx, join(rel, e.Name()))
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// remove ends the watch of a folder that is gone from rel and of those below.
+// Renamed ones would go on to tell of files by their old paths.
+func (t *tree) remove(rel string) {
+	for dir := range t.dirs {
+		if dir == rel || strings.HasPrefix(dir, rel+"/") {
+			delete(t.dirs, dir)
+			// An error says that the system has ended it already.
+			_ = t.watcher.Remove(t.path(dir))
+		}
+	}
+}
+
+// limited tells that not everything can be watched, and polls from now on.
+func (t *tree) limited(err error) {
+	if t.polling {
+		return
+	}
+	t.polling = true
+	t.scans.poll(true)
+	err = fmt.Errorf("folder %s: watch: %w", t.name, err)
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EMFILE):
+		err = leat.Hint(err, "raise the limits: sysctl fs.inotify.max_user_watches=1048576 fs.inotify.max_user_instances=1024")
+	case errors.Is(err, fs.ErrPermission):
+		err = leat.Hint(err, "let the user that runs leat read the folder, or exclude it")
+	}
+	t.Log.Warn(fmt.Sprintf("not every folder can be watched: the folder is scanned every %s instead", pollEvery),
+		"err", err, "hint", leat.HintOf(err))
+}
