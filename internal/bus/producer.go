@@ -15,13 +15,16 @@ import (
 
 // ProducerConfig of a Producer.
 type ProducerConfig struct {
-	MaxBatchBytes  int // of one request; default 1 MiB; at most the topics' MaxMessageBytes
-	MaxBufferBytes int // accepted and not yet acknowledged; default 32 MiB (I8)
+	MaxMessageBytes int // largest record; the topics' MaxMessageBytes; default DefaultMaxMessageBytes
+	MaxBufferBytes  int // accepted and not yet acknowledged; default 32 MiB (I8)
 }
 
 const (
-	defaultBatchBytes  = 1 << 20
 	defaultBufferBytes = 32 << 20
+	// batchBytes is what a request holds at most, unless one record is larger.
+	batchBytes = 1 << 20
+	// countsTTL is how long a topic's number of partitions is believed.
+	countsTTL = 10 * time.Second
 )
 
 // errClosed is what records fail with that were not durable when their
@@ -41,6 +44,15 @@ type Producer struct {
 	writers map[topicPartition]*writer
 	calls   chan *call // in order of acceptance
 	closed  bool
+
+	countsMu sync.Mutex
+	counts   map[string]count // by topic
+}
+
+// count is a topic's partitions as of a time.
+type count struct {
+	all []int
+	at  time.Time
 }
 
 type topicPartition struct {
@@ -80,8 +92,8 @@ type item struct {
 
 // NewProducer makes a Producer. Close it.
 func (c *Client) NewProducer(cfg ProducerConfig) *Producer {
-	if cfg.MaxBatchBytes <= 0 {
-		cfg.MaxBatchBytes = defaultBatchBytes
+	if cfg.MaxMessageBytes <= 0 {
+		cfg.MaxMessageBytes = DefaultMaxMessageBytes
 	}
 	if cfg.MaxBufferBytes <= 0 {
 		cfg.MaxBufferBytes = defaultBufferBytes
@@ -91,6 +103,7 @@ func (c *Client) NewProducer(cfg ProducerConfig) *Producer {
 		cfg:     cfg,
 		room:    semaphore.NewWeighted(int64(cfg.MaxBufferBytes)),
 		writers: make(map[topicPartition]*writer),
+		counts:  make(map[string]count),
 		calls:   make(chan *call, 4096),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
@@ -129,23 +142,22 @@ func (p *Producer) Enqueue(ctx context.Context, recs []Record, done func(error))
 	weight := 0
 	items := make([]item, len(recs))
 	partitions := make([]int, len(recs))
-	counts := make(map[string][]int, 1)
+	var topic string // whose partitions all are
+	var all []int
 	cl := &call{done: done, pending: len(recs), finished: make(chan struct{})}
 	for i, r := range recs {
 		size := r.size()
-		if size+batchHeader > p.cfg.MaxBatchBytes {
-			return tooLarge(&r, p.cfg.MaxBatchBytes)
+		if size+batchHeader > p.cfg.MaxMessageBytes {
+			return tooLarge(&r, p.cfg.MaxMessageBytes)
 		}
-		parts, ok := counts[r.Topic]
-		if !ok {
-			n, err := p.client.waitPartitions(ctx, r.Topic)
-			if err != nil {
+		if r.Topic != topic {
+			var err error
+			if all, err = p.partitions(ctx, r.Topic); err != nil {
 				return err
 			}
-			parts = allPartitions(n)
-			counts[r.Topic] = parts
+			topic = r.Topic
 		}
-		partitions[i] = partitionOf(r.Key, parts)
+		partitions[i] = partitionOf(r.Key, all)
 		items[i] = item{Record: r, call: cl, size: size}
 		weight += size
 	}
@@ -181,6 +193,25 @@ func (p *Producer) Enqueue(ctx context.Context, recs []Record, done func(error))
 		w.add(items[i])
 	}
 	return nil
+}
+
+// partitions are the numbers of all partitions of topic.
+func (p *Producer) partitions(ctx context.Context, topic string) ([]int, error) {
+	p.countsMu.Lock()
+	c := p.counts[topic]
+	p.countsMu.Unlock()
+	if time.Since(c.at) < countsTTL {
+		return c.all, nil
+	}
+	n, err := p.client.waitPartitions(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	p.countsMu.Lock()
+	defer p.countsMu.Unlock()
+	c = count{all: allPartitions(n), at: time.Now()}
+	p.counts[topic] = c
+	return c.all, nil
 }
 
 // partitionOf gives a key the partition that the Java client does:
@@ -230,7 +261,7 @@ type writer struct {
 	p         *Producer
 	topic     string
 	partition int
-	maxBytes  int // of one batch; halved where the broker takes less
+	maxBytes  int // of a batch of several records; halved where the broker takes less
 	session   session
 
 	mu    sync.Mutex
@@ -240,7 +271,7 @@ type writer struct {
 
 func newWriter(p *Producer, key topicPartition) *writer {
 	return &writer{
-		p: p, topic: key.topic, partition: key.partition, maxBytes: p.cfg.MaxBatchBytes,
+		p: p, topic: key.topic, partition: key.partition, maxBytes: min(batchBytes, p.cfg.MaxMessageBytes),
 		session: session{producer: -1}, wake: make(chan struct{}, 1),
 	}
 }

@@ -42,6 +42,16 @@ func (c *Client) scan(ctx context.Context, topic string, partition int, s span, 
 	return nil
 }
 
+// ReadFrom gives fn the records of one partition from an offset to the end as
+// of now, in order.
+func (c *Client) ReadFrom(ctx context.Context, topic string, partition int, offset int64, fn func(Record) error) error {
+	first, end, err := c.bounds(ctx, topic, partition)
+	if err != nil {
+		return err
+	}
+	return c.scan(ctx, topic, partition, span{max(first, offset), end}, fn)
+}
+
 // Latest reads topic from its start to its end as of now and gives fn the
 // latest record of every key, tombstones too, in no particular order. It holds
 // the latest records of one partition in memory.
