@@ -1,0 +1,164 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"leat/internal/testenv"
+)
+
+// Sizes of the run; LEAT_E2E_SEED repeats one.
+const (
+	tableChanges = 2000 // of the MySQL server; MariaDB gets a quarter
+	fileChanges  = 300  // on about 100 files
+	kills        = 10
+)
+
+func seed(t *testing.T) uint64 {
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("LEAT_E2E_SEED"); s != "" {
+		var err error
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatalf("LEAT_E2E_SEED: %v", err)
+		}
+	}
+	t.Logf("repeat with LEAT_E2E_SEED=%d", seed)
+	return seed
+}
+
+// TestNothingIsLostWhenKilled changes rows and files while `leat run` is
+// killed and started again, and then compares the store with the sources, as
+// this package's own code reads them (I1–I5, I7).
+func TestNothingIsLostWhenKilled(t *testing.T) {
+	mysql, mariadb := testenv.MySQL(t), testenv.MariaDB(t)
+	began, seed := time.Now(), seed(t)
+	random := func(n uint64) writer { return writer{rand.New(rand.NewPCG(seed, n))} }
+	shop, old := newTables(t, mysql, "shop", random(1)), newTables(t, mariadb, "old", random(2))
+	notes := &files{t: t, writer: random(3), name: "notes", dir: t.TempDir(), outside: t.TempDir()}
+	p := newPipeline(t, nullModel(t), shop.config(), old.config(), notes.config())
+
+	// What is there before the first start comes through the snapshot.
+	shop.fill(150)
+	old.fill(50)
+	for range 30 {
+		notes.create()
+	}
+	watch := watchStore(t, p.store(), shop, old)
+
+	p.start()
+	chance := random(4)
+	for i := range tableChanges {
+		shop.step()
+		if i%4 == 0 {
+			old.step()
+		}
+		if i*fileChanges/tableChanges != (i+1)*fileChanges/tableChanges {
+			notes.step()
+		}
+		if (i+1)%(tableChanges/kills) == 0 {
+			// In the middle of things, wherever it has come to.
+			time.Sleep(time.Duration(chance.IntN(1500)) * time.Millisecond)
+			p.kill()
+			p.start()
+		}
+	}
+	t.Logf("changes made after %v", time.Since(began))
+
+	want := map[string]expectedDocument{}
+	for _, documents := range []map[string]expectedDocument{shop.expected(), old.expected(), notes.expected()} {
+		for id, d := range documents {
+			want[id] = d
+		}
+	}
+	split := p.split(want)
+	var text map[string]*storedDocument
+	until(t, 3*time.Minute, "the store equals the sources", func() error {
+		var err error
+		if text, err = readStore(p.store(), "text1"); err != nil {
+			return err
+		}
+		vectors, err := readStore(p.store(), "vectors1")
+		if err != nil {
+			return err
+		}
+		return differences(append(compare(want, text, split), sameIndexes(text, vectors)...))
+	})
+	t.Logf("equal after %v: %d documents", time.Since(began), len(want))
+	watch.stop()
+	p.noDeadLetters()
+	p.stop()
+	noOrphans(t, p.store(), "text1")
+	noOrphans(t, p.store(), "vectors1")
+	for _, x := range []*tables{shop, old} {
+		x.checkVersions(text)
+	}
+
+	// Whatever was still under way at the end must not change anything.
+	if _, code := p.output("", "run", "--once"); code != 0 {
+		t.Errorf("run --once: exit code %d", code)
+	}
+	text, err := readStore(p.store(), "text1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := differences(compare(want, text, split)); err != nil {
+		t.Errorf("after another run: %v", err)
+	}
+}
+
+func differences(diff []string) error {
+	if len(diff) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d differences:\n%s", len(diff), strings.Join(diff[:min(len(diff), 10)], "\n"))
+}
+
+// sameIndexes compares what the text index and the vector index hold.
+func sameIndexes(text, vectors map[string]*storedDocument) (diff []string) {
+	for id, a := range text {
+		b := vectors[id]
+		if b == nil || a.version != b.version || a.deleted != b.deleted || len(a.chunks) != len(b.chunks) {
+			diff = append(diff, id+": differs between the text and the vector index")
+		}
+	}
+	if len(vectors) != len(text) {
+		diff = append(diff, fmt.Sprintf("%d documents in the vector index, %d in the text index", len(vectors), len(text)))
+	}
+	return diff
+}
+
+// checkVersions checks that each document's version is the place in the binlog
+// of its last change, or of a snapshot after it.
+func (x *tables) checkVersions(got map[string]*storedDocument) {
+	x.t.Helper()
+	const placeBits = 52 // below the epoch: file number and offset
+	exact, epochs := 0, map[uint64]int{}
+	for id, w := range x.changed {
+		d := got[id]
+		if d == nil {
+			continue // deleted before anything of it was read
+		}
+		epochs[d.version>>placeBits]++
+		place := d.version & (1<<placeBits - 1)
+		switch {
+		case place >= w.from && place < w.to:
+			exact++
+		case place < w.from:
+			x.t.Errorf("%s: version %d is of a place before its last change (%d to %d)", id, place, w.from, w.to)
+		case place > x.snapshotted.Load():
+			x.t.Errorf("%s: version %d is of a place after its last change (%d to %d) and after the snapshot (%d)", id, place, w.from, w.to, x.snapshotted.Load())
+		}
+	}
+	if len(epochs) != 1 {
+		x.t.Errorf("%s: versions of several epochs: %v", x.name, epochs)
+	}
+	if exact < len(x.changed)/2 {
+		x.t.Errorf("%s: only %d of %d versions stand at the place of their change", x.name, exact, len(x.changed))
+	}
+	x.t.Logf("%s: %d of %d versions stand at the place of their last change", x.name, exact, len(x.changed))
+}

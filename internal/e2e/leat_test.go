@@ -1,0 +1,182 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"leat/internal/testenv/local"
+)
+
+// pipeline is the program under test with one pipeline.
+type pipeline struct {
+	t       *testing.T
+	dir     string
+	config  string
+	process *local.Process
+}
+
+// newPipeline writes pipeline.yaml with the sources and embedder given.
+func newPipeline(t *testing.T, embedder string, sources ...string) *pipeline {
+	t.Helper()
+	dir := t.TempDir()
+	p := &pipeline{t: t, dir: dir, config: filepath.Join(dir, "pipeline.yaml")}
+	text := "name: test\ndata_dir: " + filepath.Join(dir, "data") + "\n" + embedder + "sources:\n" + strings.Join(sources, "")
+	if err := os.WriteFile(p.config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if p.process == nil {
+			return
+		}
+		if err := p.process.Kill(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("the end of leat's log:\n%s", p.process.LogTail(6000))
+		}
+	})
+	return p
+}
+
+func (p *pipeline) store() string { return filepath.Join(p.dir, "data", "index.db") }
+
+func (p *pipeline) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(binary, append([]string{"--config", p.config}, args...)...)
+	cmd.Dir = p.dir
+	return cmd
+}
+
+// start runs `leat run` until stop or kill. It returns at once: a test waits
+// for what it needs, not for the program to be ready.
+func (p *pipeline) start() {
+	p.t.Helper()
+	var err error
+	if p.process == nil {
+		p.process, err = local.Start(context.Background(), local.Spec{
+			Name:    "leat run",
+			Command: func() *exec.Cmd { return p.command("run") },
+			Ready:   func(context.Context) error { return nil },
+			Log:     filepath.Join(p.dir, "run.log"),
+		})
+	} else {
+		err = p.process.Start(context.Background())
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// kill ends `leat run` with SIGKILL.
+func (p *pipeline) kill() {
+	p.t.Helper()
+	if err := p.process.Kill(); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// stop ends `leat run` in good order.
+func (p *pipeline) stop() {
+	p.t.Helper()
+	if err := p.process.Stop(); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// output runs a command and returns its standard output and exit code.
+func (p *pipeline) output(in string, args ...string) (string, int) {
+	p.t.Helper()
+	cmd := p.command(args...)
+	var out, errs bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(in), &out, &errs
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		p.t.Fatal(err)
+	}
+	if errs.Len() > 0 {
+		p.t.Logf("leat %s: %s", strings.Join(args, " "), lastLines(errs.String(), 10))
+	}
+	return out.String(), cmd.ProcessState.ExitCode()
+}
+
+func lastLines(s string, n int) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
+
+// jsonLines runs a command that succeeds and decodes each line it prints.
+func jsonLines[T any](p *pipeline, in string, args ...string) []T {
+	p.t.Helper()
+	out, code := p.output(in, append(args, "--output", "json")...)
+	if code != 0 {
+		p.t.Fatalf("leat %s: exit code %d", strings.Join(args, " "), code)
+	}
+	var all []T
+	for dec := json.NewDecoder(strings.NewReader(out)); dec.More(); {
+		var one T
+		if err := dec.Decode(&one); err != nil {
+			p.t.Fatalf("leat %s: %v in %s", strings.Join(args, " "), err, out)
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
+// noDeadLetters fails the test if there are any.
+func (p *pipeline) noDeadLetters() {
+	p.t.Helper()
+	for _, letter := range jsonLines[json.RawMessage](p, "", "dlq", "list") {
+		p.t.Errorf("in deadletters: %s", letter)
+	}
+}
+
+// split gives the chunk texts of documents as `leat chunk` cuts them.
+func (p *pipeline) split(documents map[string]expectedDocument) map[string][]string {
+	p.t.Helper()
+	dir := p.t.TempDir()
+	ids, args := map[string]string{}, []string{"chunk"}
+	for id, d := range documents {
+		path := filepath.Join(dir, fmt.Sprintf("%d%s", len(ids), d.ext))
+		if err := os.WriteFile(path, []byte(d.text), 0o600); err != nil {
+			p.t.Fatal(err)
+		}
+		ids[path] = id
+		args = append(args, path)
+	}
+	texts := map[string][]string{}
+	for _, c := range jsonLines[struct{ Document, Text string }](p, "", args...) {
+		id, ok := ids[c.Document]
+		if !ok {
+			p.t.Fatalf("leat chunk speaks of %q, which is none of its files", c.Document)
+		}
+		texts[id] = append(texts[id], c.Text)
+	}
+	return texts
+}
+
+// until waits for a condition: nil. It fails the test after a generous limit.
+func until(t *testing.T, limit time.Duration, what string, condition func() error) {
+	t.Helper()
+	deadline := time.Now().Add(limit)
+	for {
+		err := condition()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %v: %v", what, limit, err)
+		}
+		time.Sleep(250 * time.Millisecond)
+	}
+}
+
+func blank(s string) bool { return strings.TrimSpace(s) == "" }
