@@ -61,9 +61,12 @@ func Extract(ctx context.Context, r io.Reader, o extract.Options) (extract.Conte
 	}
 	conv := converter.NewConverter(
 		converter.WithPlugins(base.NewBasePlugin(), commonmark.NewCommonmarkPlugin(),
-			table.NewTablePlugin(table.WithCellPaddingBehavior(table.CellPaddingBehaviorNone),
+			table.NewTablePlugin(table.WithCellPaddingBehavior(table.CellPaddingBehaviorMinimal),
 				table.WithHeaderPromotion(true), table.WithSkipEmptyRows(true))),
 		converter.WithEscapeMode(converter.EscapeModeDisabled)) // the text is searched, not rendered
+	for _, name := range []string{"tr", "td", "th", "caption", "summary"} { // of tables that are no tables: apart all the same
+		conv.Register.TagType(name, converter.TagTypeBlock, converter.PriorityStandard)
+	}
 	md, err := conv.ConvertNode(doc, converter.WithContext(ctx))
 	if err != nil {
 		return extract.Content{}, fmt.Errorf("HTML to Markdown: %w", err)
@@ -114,6 +117,8 @@ const (
 	keep   treatment = iota
 	unwrap           // its content stays, its tags go
 	remove           // it goes with its content
+	omit             // so it does, if it ends: content after a tag never closed is not lost
+	verbatim         // its content is text, whatever it looks like
 	nested           // kept down to maxNesting
 )
 
@@ -124,9 +129,10 @@ var treatments = map[string]treatment{
 	"nobr": unwrap, "s": unwrap, "small": unwrap, "strike": unwrap, "strong": unwrap, "tt": unwrap, "u": unwrap,
 	"abbr": unwrap, "cite": unwrap, "del": unwrap, "ins": unwrap, "kbd": unwrap, "mark": unwrap, "math": unwrap,
 	"q": unwrap, "samp": unwrap, "span": unwrap, "sub": unwrap, "sup": unwrap, "time": unwrap, "var": unwrap,
-	"form": unwrap, "label": unwrap, "template": unwrap, "frameset": unwrap, "plaintext": unwrap,
+	"form": unwrap, "label": unwrap, "template": unwrap, "frameset": unwrap,
 	"script": remove, "style": remove, "noscript": remove, "iframe": remove, "noembed": remove, "noframes": remove,
-	"textarea": remove, "select": remove, "button": remove, "svg": remove, "nav": remove, "object": remove,
+	"textarea": remove, "select": remove, "button": remove, "svg": remove, "object": remove,
+	"nav": omit, "xmp": verbatim, "plaintext": verbatim,
 	"ul": nested, "ol": nested, "dl": nested, "blockquote": nested, "table": nested,
 }
 
@@ -140,6 +146,8 @@ func simplify(ctx context.Context, r io.Reader) (io.Reader, string, error) {
 		inTitle bool
 		removed string // the element that is being left out
 		depth   int    // of elements of that name inside it
+		omitted []int  // where in out elements begin that may be omitted
+		literal bool   // the next text is verbatim
 		nesting = map[string]int{}
 	)
 	z := html.NewTokenizer(r)
@@ -156,6 +164,8 @@ func simplify(ctx context.Context, r io.Reader) (io.Reader, string, error) {
 			case removed != "":
 			case inTitle:
 				title = string(z.Text())
+			case literal:
+				out.WriteString(html.EscapeString(string(z.Raw())))
 			default:
 				out.Write(z.Raw())
 			}
@@ -201,6 +211,16 @@ func simplify(ctx context.Context, r io.Reader) (io.Reader, string, error) {
 				removed, depth = name, 1
 			}
 			continue
+		case omit:
+			if n := len(omitted); end && n > 0 {
+				out.Truncate(omitted[n-1])
+				omitted = omitted[:n-1]
+			} else if tt == html.StartTagToken {
+				omitted = append(omitted, out.Len())
+			}
+			continue
+		case verbatim:
+			literal, name = !end, "pre"
 		case nested:
 			if end {
 				nesting[name]--
