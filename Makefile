@@ -24,6 +24,11 @@ servers: ## MySQL and MariaDB for tests and the demo, into the cache, once
 	@scripts/servers/get_mysql.sh
 	@scripts/servers/get_mariadb.sh
 
+demo: build model ## leat at work on a real database and a folder; STAY=1 keeps it running
+	@command -v mysqld mariadbd /usr/sbin/mysqld /usr/sbin/mariadbd >/dev/null || \
+		scripts/servers/get_mysql.sh || scripts/servers/get_mariadb.sh || true
+	@exec bin/leat demo $(if $(STAY),--stay)
+
 test: ## everything: vet, lint, unit, conformance, command line and end-to-end tests with real servers
 	@scripts/test.sh
 

@@ -4,6 +4,6 @@ package local
 
 import "syscall"
 
-// childAttr puts the child into its own process group: a terminal's Ctrl-C is
+// ChildAttr puts the child into its own process group: a terminal's Ctrl-C is
 // for the parent to handle.
-func childAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+func ChildAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }

@@ -61,7 +61,7 @@ func (p *Process) Start(ctx context.Context) error {
 	}
 	defer log.Close()
 	cmd := p.spec.Command()
-	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, childAttr()
+	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, ChildAttr()
 	started, done := make(chan error), make(chan struct{})
 	go func() {
 		// The kernel ties the child's life to the thread that started it, so

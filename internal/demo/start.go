@@ -1,0 +1,159 @@
+package demo
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"leat/internal/testenv/local"
+)
+
+//go:embed knowledge
+var knowledge embed.FS
+
+// start makes the sources and starts leat on them.
+func (d *demo) start(ctx context.Context) error {
+	d.line("%s  a knowledge base in step with a database and a folder", d.bold("leat demo"))
+	d.line("%s", d.dim("everything lies in "+d.dir+" and is removed at the end"))
+	d.line("")
+	if err := d.startDatabase(ctx); err != nil {
+		return err
+	}
+	files, err := d.makeFolder()
+	if err != nil {
+		return err
+	}
+	d.row("folder", d.folder(), fmt.Sprintf("%d documents, English and Chinese", files))
+	if err := os.WriteFile(d.config(), []byte(d.pipeline()), 0o600); err != nil {
+		return err
+	}
+
+	began := time.Now()
+	d.run, err = local.Start(ctx, local.Spec{
+		Name:    "leat run",
+		Command: func() *exec.Cmd { return exec.Command(d.Program, "--config", d.config(), "run") },
+		Ready:   d.running,
+		Log:     d.dir + "/run.log",
+	})
+	if err != nil {
+		return err
+	}
+	d.onClose(d.run.Stop)
+	d.row("leat run", "broker, model and store in one process", "up after "+millis(time.Since(began)))
+	want := int64(files + d.rows)
+	var st status
+	took, err := d.until(ctx, began, "index what is there", func() (bool, error) {
+		st, err = d.status(ctx)
+		return st.Index.Text.Documents == want && st.Index.Vectors.Documents == want, err
+	})
+	if err != nil {
+		return err
+	}
+	d.row("indexed", fmt.Sprintf("%d documents in %d chunks", want, st.Index.Text.Chunks), "all searchable after "+seconds(took))
+
+	for mode, s := range map[string]**searcher{"text": &d.text, "vector": &d.meaning, "hybrid": &d.both} {
+		if *s, err = startSearcher(d.Program, d.config(), mode); err != nil {
+			return err
+		}
+		d.onClose((*s).finish)
+		if _, err := (*s).ask("umbrella"); err != nil { // loads the model
+			return err
+		}
+	}
+	return nil
+}
+
+// running is nil once leat says that it runs.
+func (d *demo) running(context.Context) error {
+	log, err := os.ReadFile(d.dir + "/run.log")
+	if err == nil && !strings.Contains(string(log), "leat is running") {
+		err = errors.New("it has not said so yet")
+	}
+	return err
+}
+
+// startDatabase starts a server of the machine's own, or else of the cache.
+func (d *demo) startDatabase(ctx context.Context) error {
+	var tried []error
+	for _, find := range []func() (*local.Installation, error){
+		local.FindOnPath,
+		func() (*local.Installation, error) { return local.FindInCache(local.MySQL) },
+		func() (*local.Installation, error) { return local.FindInCache(local.MariaDB) },
+	} {
+		began := time.Now()
+		in, err := find()
+		if err == nil {
+			dir := d.dir + "/" + string(in.Flavor)
+			if err = os.RemoveAll(dir); err == nil {
+				err = os.Mkdir(dir, 0o755)
+			}
+			if err == nil {
+				d.database, err = local.StartDatabase(ctx, in, dir)
+			}
+		}
+		if err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			tried = append(tried, err)
+			continue
+		}
+		d.onClose(d.database.Close)
+		if err := d.makeShop(); err != nil {
+			return fmt.Errorf("make the table of products: %w", err)
+		}
+		name := map[local.Flavor]string{local.MySQL: "MySQL", local.MariaDB: "MariaDB"}[in.Flavor]
+		d.row("database", name+" "+in.Version+" on "+d.database.Addr(), "up after "+seconds(time.Since(began)))
+		d.row("table", "shop.products", fmt.Sprintf("%d rows, English and Chinese", d.rows))
+		return nil
+	}
+	d.line("  No MySQL or MariaDB server could be had, so the part with rows is left out:")
+	for _, err := range tried {
+		d.line("    %v", err)
+	}
+	d.line("  Install mysql-server or mariadb-server, or on a Debian machine run: make servers")
+	return nil
+}
+
+func (d *demo) makeFolder() (files int, err error) {
+	sub, err := fs.Sub(knowledge, "knowledge")
+	if err != nil {
+		return 0, err
+	}
+	err = fs.WalkDir(sub, ".", func(_ string, e fs.DirEntry, err error) error {
+		if err == nil && !e.IsDir() {
+			files++
+		}
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return files, os.CopyFS(d.folder(), sub)
+}
+
+// pipeline is the configuration file.
+func (d *demo) pipeline() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "name: demo\ndata_dir: %s\n\nsources:\n  - name: knowledge\n    folder:\n      path: %s\n", d.dir+"/data", d.folder())
+	if d.database != nil {
+		fmt.Fprintf(&b, `  - name: shop
+    mysql:
+      address: %s
+      user: leat
+      password: %s
+      tables:
+        - table: shop.products
+          title: name
+          body: [description]
+          metadata: [price, stock]
+`, d.database.Addr(), password)
+	}
+	return b.String()
+}
