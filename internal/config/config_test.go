@@ -1,0 +1,113 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"leat/sources/folder"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// TestBad holds every mistake to its message: one file each, and its message
+// beside it.
+func TestBad(t *testing.T) {
+	t.Setenv("LEAT_TEST_USER", "hunter2")
+	files, err := filepath.Glob("testdata/bad/*.yaml")
+	if err != nil || len(files) < 25 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
+			p, err := Load(file)
+			if err == nil {
+				t.Fatalf("no error; read %+v", p)
+			}
+			var one *Error
+			if !errors.As(err, &one) {
+				t.Errorf("%T holds no *Error", err)
+			}
+			got := err.Error() + "\n"
+			if strings.Contains(got, "hunter2") {
+				t.Errorf("the message tells a secret:\n%s", got)
+			}
+			golden := strings.TrimSuffix(file, ".yaml") + ".golden"
+			if *update {
+				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), got); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+const shipped = "../../pipeline.yaml"
+
+// TestShipped reads the repository's own pipeline.yaml.
+func TestShipped(t *testing.T) {
+	p, err := Load(shipped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := filepath.Dir(shipped)
+	want := &Pipeline{
+		Name:    "leat",
+		DataDir: filepath.Join(root, "leat-data"),
+		Sources: []Source{{Name: "notes", Folder: &folder.Config{Path: filepath.Join(root, "knowledge")}}},
+	}
+	if diff := cmp.Diff(want, p); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if kind := p.Sources[0].Kind(); kind != "folder" {
+		t.Errorf("kind %q", kind)
+	}
+}
+
+// TestShippedExamples reads it with its examples: the lines that begin with a
+// bare # and are no prose, which has one space behind it.
+func TestShippedExamples(t *testing.T) {
+	t.Setenv("LEAT_MYSQL_PASSWORD", "secret")
+	text, err := os.ReadFile(shipped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	example := regexp.MustCompile(`(?m)^#([a-z]|  )`)
+	if n := len(example.FindAll(text, -1)); n < 10 {
+		t.Fatalf("%d lines of examples", n)
+	}
+	file := filepath.Join(t.TempDir(), DefaultFile)
+	if err := os.WriteFile(file, example.ReplaceAll(text, []byte("$1")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(p.Sources) != 2 || p.Sources[1].Kind() != "mysql" || p.Sources[1].MySQL.Password.Reveal() != "secret" {
+		t.Errorf("sources %+v", p.Sources)
+	}
+	if p.Kafka == nil || len(p.Kafka.Brokers) != 1 {
+		t.Errorf("kafka %+v", p.Kafka)
+	}
+	if p.Sources[0].Folder.Rescan != time.Minute || p.Chunker.MaxTokens == 0 {
+		t.Errorf("%+v %+v", p.Sources[0].Folder, p.Chunker)
+	}
+}
