@@ -61,6 +61,8 @@ func EncodeEvent(topic string, e leat.Event) (bus.Record, error) {
 		return bus.Record{}, leat.Permanent(fmt.Errorf("codec: event of %s: id %q is empty or not UTF-8", e.Source, e.ID))
 	case e.Source == "":
 		return bus.Record{}, leat.Permanent(fmt.Errorf("codec: event of %s has no source", e.ID))
+	case e.Time.UTC().Year() < 0 || e.Time.UTC().Year() > 9999:
+		return bus.Record{}, leat.Permanent(fmt.Errorf("codec: event of %s: RFC 3339 has no year %d", e.ID, e.Time.UTC().Year()))
 	case e.Version > maxVersion:
 		return bus.Record{}, leat.Permanent(fmt.Errorf("codec: event of %s: version %d is past %d", e.ID, e.Version, uint64(maxVersion)))
 	}

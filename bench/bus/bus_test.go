@@ -1,0 +1,227 @@
+// Package bus_test measures the bus against what kafka-go does by itself, in
+// the same run and against the same embedded broker.
+//
+//	go test ./bench/bus -bench . -benchtime 3s
+package bus_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"leat/internal/bus"
+)
+
+const (
+	topic      = "bench"
+	partitions = 4
+	batch      = 1000 // records a call
+)
+
+var quiet = slog.New(slog.DiscardHandler)
+
+// broker starts an embedded broker, as leat run does, with one empty topic.
+func broker(b *testing.B) (*bus.Client, string) {
+	b.Helper()
+	e, err := bus.StartEmbedded(b.Context(), b.TempDir(), quiet)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { e.Close() })
+	c, err := bus.New(bus.Config{Brokers: []string{e.Addr()}}, quiet)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { c.Close() })
+	t := bus.Topic{Name: topic, Partitions: partitions, MaxMessageBytes: bus.DefaultMaxMessageBytes}
+	if err := c.EnsureTopics(b.Context(), t); err != nil {
+		b.Fatal(err)
+	}
+	return c, e.Addr()
+}
+
+// value is 600 bytes: what a row of 500 bytes takes as JSON, about.
+var value = slices.Repeat([]byte("quick brown foxes; "), 32)[:600]
+
+func headers() []bus.Header {
+	return []bus.Header{
+		{Key: "ce_specversion", Value: []byte("1.0")}, {Key: "ce_id", Value: []byte("mysql:shop/store.products/123456@76543210")},
+		{Key: "ce_source", Value: []byte("/leat/mysql:shop")}, {Key: "ce_type", Value: []byte("leat.document.upserted")},
+		{Key: "ce_time", Value: []byte("2026-01-02T03:04:05.678901Z")}, {Key: "ce_leatversion", Value: []byte("76543210")},
+		{Key: "content-type", Value: []byte("application/json")},
+	}
+}
+
+func records(from, n int) []bus.Record {
+	h := headers()
+	recs := make([]bus.Record, n)
+	for i := range recs {
+		recs[i] = bus.Record{Topic: topic, Key: fmt.Appendf(nil, "mysql:shop/store.products/%d", from+i), Value: value, Headers: h}
+	}
+	return recs
+}
+
+// perSecond reports records/s.
+func perSecond(b *testing.B, n int) {
+	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "records/s")
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkProduce appends records of 600 bytes until all are acknowledged.
+func BenchmarkProduce(b *testing.B) {
+	b.Run("leat", func(b *testing.B) {
+		c, _ := broker(b)
+		p := c.NewProducer(bus.ProducerConfig{})
+		defer p.Close()
+		n := 0
+		failed := make(chan error, 1)
+		for b.Loop() {
+			err := p.Enqueue(b.Context(), records(n, batch), func(err error) {
+				if err != nil {
+					select {
+					case failed <- err:
+					default:
+					}
+				}
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+			n += batch
+		}
+		if err := p.Produce(b.Context(), records(n, 1)...); err != nil { // the last of all
+			b.Fatal(err)
+		}
+		perSecond(b, n)
+		select {
+		case err := <-failed:
+			b.Fatal(err)
+		default:
+		}
+	})
+	for _, codec := range []kafka.Compression{0, kafka.Lz4, kafka.Snappy, kafka.Zstd} {
+		name := "kafka.Writer"
+		if codec != 0 {
+			name += "+" + codec.String()
+		}
+		b.Run(name, func(b *testing.B) {
+			_, addr := broker(b)
+			w := &kafka.Writer{
+				Addr: kafka.TCP(addr), Topic: topic, Balancer: &kafka.Murmur2Balancer{}, RequiredAcks: kafka.RequireAll,
+				BatchSize: 4000, BatchBytes: 1 << 20, BatchTimeout: time.Millisecond, Compression: codec,
+				Transport: &kafka.Transport{},
+			}
+			defer w.Close()
+			const inFlight = 16 // calls, as the Producer's buffer holds about
+			slots := make(chan struct{}, inFlight)
+			n := 0
+			for b.Loop() {
+				msgs := make([]kafka.Message, batch)
+				for i, r := range records(n, batch) {
+					h := make([]kafka.Header, len(r.Headers))
+					for j := range h {
+						h[j] = kafka.Header(r.Headers[j])
+					}
+					msgs[i] = kafka.Message{Key: r.Key, Value: r.Value, Headers: h}
+				}
+				n += batch
+				slots <- struct{}{}
+				go func() {
+					defer func() { <-slots }()
+					if err := w.WriteMessages(context.Background(), msgs...); err != nil {
+						b.Error(err)
+					}
+				}()
+			}
+			for range inFlight {
+				slots <- struct{}{}
+			}
+			perSecond(b, n)
+		})
+	}
+}
+
+// BenchmarkConsume reads what was appended before.
+func BenchmarkConsume(b *testing.B) {
+	const total = 200_000
+	c, addr := broker(b)
+	p := c.NewProducer(bus.ProducerConfig{})
+	for n := 0; n < total; n += batch {
+		if err := p.Enqueue(b.Context(), records(n, batch), func(error) {}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := p.Produce(b.Context(), records(total, 1)...); err != nil {
+		b.Fatal(err)
+	}
+	p.Close()
+	ends, err := c.EndOffsets(b.Context(), topic)
+	if err != nil {
+		b.Fatal(err)
+	}
+	run := 0
+	b.Run("leat", func(b *testing.B) {
+		n := 0
+		for b.Loop() {
+			run++
+			n += consume(b, c, fmt.Sprint("leat", run), ends)
+		}
+		perSecond(b, n)
+	})
+	b.Run("kafka.Reader", func(b *testing.B) {
+		n := 0
+		for b.Loop() {
+			run++
+			r := kafka.NewReader(kafka.ReaderConfig{
+				Brokers: []string{addr}, GroupID: fmt.Sprint("reader", run), Topic: topic,
+				MinBytes: 1, MaxBytes: 4 << 20, CommitInterval: 500 * time.Millisecond, QueueCapacity: 4000,
+			})
+			for range total {
+				if _, err := r.FetchMessage(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+				n++
+			}
+			r.Close()
+		}
+		perSecond(b, n)
+	})
+}
+
+// consume reads topic from its start to ends as a new group.
+func consume(b *testing.B, c *bus.Client, group string, ends []int64) int {
+	ctx, cancel := context.WithCancel(b.Context())
+	defer cancel()
+	counts := make(chan int, 64)
+	done := make(chan error, 1)
+	go func() {
+		done <- c.Consume(ctx, bus.ConsumeConfig{Group: group, Topic: topic}, func(_ context.Context, batch []bus.Record) error {
+			counts <- len(batch)
+			return nil
+		})
+	}()
+	var want, n int
+	for _, end := range ends {
+		want += int(end)
+	}
+	for n < want {
+		select {
+		case k := <-counts:
+			n += k
+		case err := <-done:
+			b.Fatal(errors.Join(err, io.ErrUnexpectedEOF))
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		b.Fatal(err)
+	}
+	return n
+}
