@@ -71,7 +71,6 @@ func (s *Chunks) Handle(ctx context.Context, batch []bus.Record) error {
 			case gctx.Err() != nil:
 				return gctx.Err()
 			}
-			s.Log.Warn("dead letter", "stage", s.Name, "document", e.ID, "error", err)
 			return s.Dead.Put(gctx, s.Name, e.record, e.ID, e.Version, err)
 		})
 	}
@@ -100,7 +99,7 @@ func (s *Chunks) chunk(ctx context.Context, e leat.Event, out *acks) error {
 	w.rev.Metadata = e.Document.Metadata
 	info, err := s.Chunker.Chunk(ctx, e.ID, *e.Document, body, w.add)
 	if err != nil {
-		return fmt.Errorf("chunk %s: %w", e.ID, err)
+		return err
 	}
 	w.rev.Title, w.rev.MediaType = info.Title, info.MediaType
 	return w.flush(true)

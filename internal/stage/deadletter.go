@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"leat"
@@ -41,6 +42,7 @@ func DecodeDeadLetter(r bus.Record) (DeadLetter, error) {
 type DeadLetters struct {
 	Topic string
 	Out   Producer
+	Log   *slog.Logger
 }
 
 // Put makes a dead letter of a record's document durable (I5).
@@ -57,6 +59,7 @@ func (d *DeadLetters) Put(ctx context.Context, stage string, r bus.Record, docum
 	if err != nil {
 		return fmt.Errorf("encode dead letter of %s: %w", document, err)
 	}
+	d.Log.Warn("dead letter", "stage", stage, "document", document, "version", version, "error", cause, "hint", letter.Hint)
 	return d.Out.Produce(ctx, bus.Record{Topic: d.Topic, Key: []byte(letter.ID()), Value: value})
 }
 

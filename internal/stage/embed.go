@@ -111,6 +111,5 @@ func (s *Vectors) embedOne(ctx context.Context, r revision, text string) ([]floa
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	s.Log.Warn("dead letter", "stage", s.Name, "document", r.Document, "error", err)
 	return nil, s.Dead.Put(ctx, s.Name, r.record, r.Document, r.Version, fmt.Errorf("a chunk is without a vector: %w", err))
 }

@@ -1,9 +1,11 @@
 package stage
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -33,20 +35,32 @@ const StateKey = "state/"
 type Health struct {
 	Topic string
 	Out   Producer
+	Log   *slog.Logger
 
 	mu    sync.Mutex
 	parts map[string]*State
 	dirty map[string]bool
 }
 
-// Running says that a component works.
-func (h *Health) Running(component string) { h.set(component, "running", nil) }
+// Running says that a component works, again if it had not.
+func (h *Health) Running(component string) {
+	if was := h.set(component, "running", nil); was == "retrying" {
+		h.Log.Info("works again", "component", component)
+	}
+}
 
-// Retrying says that a component waits for err to heal.
-func (h *Health) Retrying(component string, err error) { h.set(component, "retrying", err) }
+// Retrying says that a component waits for err to heal; news are logged.
+func (h *Health) Retrying(component string, err error) {
+	if was := h.set(component, "retrying", err); was != "" {
+		h.Log.Warn("retrying", "component", component, "error", err, "hint", leat.HintOf(err))
+	}
+}
 
 // Failed says that a component has stopped for good: err needs an operator.
-func (h *Health) Failed(component string, err error) { h.set(component, "failed", err) }
+func (h *Health) Failed(component string, err error) {
+	h.set(component, "failed", err)
+	h.Log.Error("stopped", "component", component, "error", err, "hint", leat.HintOf(err))
+}
 
 // Progress says how far a source is.
 func (h *Health) Progress(component string, p leat.Progress) {
@@ -70,7 +84,8 @@ func (h *Health) States() map[string]State {
 	return out
 }
 
-func (h *Health) set(component, state string, err error) {
+// set returns the state before, or "" where nothing has changed.
+func (h *Health) set(component, state string, err error) (was string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := h.state(component)
@@ -79,13 +94,15 @@ func (h *Health) set(component, state string, err error) {
 		text, hint = err.Error(), leat.HintOf(err)
 	}
 	if s.State == state && s.Error == text && s.Hint == hint {
-		return
+		return ""
 	}
+	was = cmp.Or(s.State, "new")
 	if s.State != state {
 		s.Since = time.Now().UTC()
 	}
 	s.State, s.Error, s.Hint = state, text, hint
 	h.dirty[component] = true
+	return was
 }
 
 func (h *Health) state(component string) *State {

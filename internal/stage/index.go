@@ -37,7 +37,6 @@ func (s *Index) Handle(ctx context.Context, batch []bus.Record) error {
 			return ctx.Err()
 		}
 		if err != nil {
-			s.Log.Warn("dead letter", "stage", s.Name, "document", r.Document, "error", err)
 			if err := s.Dead.Put(ctx, s.Name, r.record, r.Document, r.Version, err); err != nil {
 				return err
 			}

@@ -39,7 +39,7 @@ type Source struct {
 	Once   bool
 	Out    Producer
 	// Load reads the newest claim's epoch, 0 if there is none, and the newest position.
-	Load      func(ctx context.Context) (Position, error)
+	Load func(ctx context.Context) (Position, error)
 	// Known lists the index once it holds what the documents topic holds now.
 	Known     func(ctx context.Context, prefix string) iter.Seq2[leat.DocumentState, error]
 	Documents string // topic
@@ -59,7 +59,6 @@ func (s *Source) Run(ctx context.Context) error {
 	component := "source/" + s.Name
 	attempts := 0
 	err := retry.Do(ctx, func() error {
-		s.Health.Running(component)
 		err := s.session(ctx)
 		if attempts++; s.Once && attempts == onceAttempts {
 			return leat.Permanent(err)
@@ -67,7 +66,6 @@ func (s *Source) Run(ctx context.Context) error {
 		return err
 	}, func(err error) {
 		s.Health.Retrying(component, err)
-		s.Log.Warn("source failed, retrying", "source", s.Name, "error", err, "hint", leat.HintOf(err))
 	})
 	if err == nil || ctx.Err() != nil {
 		return ctx.Err()
@@ -96,10 +94,16 @@ func (s *Source) session(ctx context.Context) error {
 		Position: claim.Position,
 		Epoch:    claim.Epoch,
 		Once:     s.Once,
-		Emit:     func(ctx context.Context, b leat.Batch) error { return s.emit(ctx, b, &t) },
-		Known:    s.Known,
-		Report:   func(p leat.Progress) { s.Health.Progress("source/"+s.Name, p) },
-		Log:      s.Log,
+		Emit: func(ctx context.Context, b leat.Batch) error {
+			s.Health.Running("source/" + s.Name) // it reads: what was wrong has healed
+			return s.emit(ctx, b, &t)
+		},
+		Known: s.Known,
+		Report: func(p leat.Progress) {
+			s.Health.Running("source/" + s.Name)
+			s.Health.Progress("source/"+s.Name, p)
+		},
+		Log: s.Log,
 	})
 	t.drain(ctx)
 	cancel()

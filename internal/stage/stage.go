@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"sync"
 
-	"leat"
 	"leat/internal/bus"
 	"leat/internal/retry"
 )
@@ -44,10 +43,7 @@ type Common struct {
 // untilHealed runs f until it succeeds, fails for good (leat.IsPermanent) or
 // ctx ends, and tells status what it is waiting for.
 func (c *Common) untilHealed(ctx context.Context, f func() error) error {
-	err := retry.Do(ctx, f, func(err error) {
-		c.Health.Retrying(c.Name, err)
-		c.Log.Warn("retrying", "stage", c.Name, "error", err, "hint", leat.HintOf(err))
-	})
+	err := retry.Do(ctx, f, func(err error) { c.Health.Retrying(c.Name, err) })
 	if err == nil {
 		c.Health.Running(c.Name)
 	}

@@ -68,8 +68,8 @@ func (p *topic) on(name string) []bus.Record {
 
 func common(name string, out Producer) Common {
 	return Common{
-		Name: name, Out: out, Health: &Health{Topic: "positions", Out: out}, Log: slog.New(slog.DiscardHandler),
-		Dead: &DeadLetters{Topic: "deadletters", Out: out},
+		Name: name, Out: out, Health: &Health{Topic: "positions", Out: out, Log: slog.New(slog.DiscardHandler)}, Log: slog.New(slog.DiscardHandler),
+		Dead: &DeadLetters{Topic: "deadletters", Out: out, Log: slog.New(slog.DiscardHandler)},
 	}
 }
 
@@ -291,18 +291,20 @@ func TestVectorsLeaveOutRefusedTextsOnly(t *testing.T) {
 // scripted is a source that runs a function.
 type scripted func(context.Context, leat.Session) error
 
-func (f scripted) Run(ctx context.Context, s leat.Session) error                { return f(ctx, s) }
+func (f scripted) Run(ctx context.Context, s leat.Session) error       { return f(ctx, s) }
 func (scripted) Open(context.Context, leat.Ref) (io.ReadCloser, error) { return nil, leat.ErrNotFound }
 func (scripted) Close() error                                          { return nil }
 
 func runner(out *topic, f scripted) Source {
 	return Source{
 		Name: "folder:notes", Source: f, Out: out, Documents: "documents", Positions: "positions",
-		Load: func(context.Context) (Position, error) { return Position{Epoch: 4, Position: json.RawMessage(`"old"`)}, nil },
+		Load: func(context.Context) (Position, error) {
+			return Position{Epoch: 4, Position: json.RawMessage(`"old"`)}, nil
+		},
 		Known: func(context.Context, string) iter.Seq2[leat.DocumentState, error] {
 			return func(func(leat.DocumentState, error) bool) {}
 		},
-		Health: &Health{Topic: "positions", Out: out}, Log: slog.New(slog.DiscardHandler),
+		Health: &Health{Topic: "positions", Out: out, Log: slog.New(slog.DiscardHandler)}, Log: slog.New(slog.DiscardHandler),
 	}
 }
 

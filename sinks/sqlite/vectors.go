@@ -20,6 +20,22 @@ type VectorIndex struct {
 
 var _ leat.VectorIndex = (*VectorIndex)(nil)
 
+// Model returns the model whose vectors the file holds, the zero Model if none yet.
+func (s *Store) Model(ctx context.Context) (m leat.Model, err error) {
+	err = s.read.tx(ctx, vectorsPrefix, func(c *conn) error {
+		var b string
+		err := c.scan("SELECT model FROM $_model", nil, &b)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal([]byte(b), &m)
+	})
+	return m, err
+}
+
 // Vectors returns the store's vector index for vectors of the model. It fails
 // with leat.ErrMismatch where the file holds vectors of another.
 func (s *Store) Vectors(model leat.Model) (*VectorIndex, error) {

@@ -1,0 +1,281 @@
+// Package app wires the flow: what pipeline.yaml says becomes sources, stages,
+// stores and a bus, in this process. It is the one package that knows all the
+// others.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"leat"
+	"leat/chunker"
+	"leat/embedder"
+	"leat/internal/bus"
+	"leat/internal/config"
+	"leat/internal/search"
+	"leat/internal/stage"
+	"leat/sinks/sqlite"
+	"leat/sources/folder"
+	"leat/sources/mysql"
+)
+
+// generation is the live one; re-indexing will make more.
+const generation = 1
+
+// App is a pipeline as configured. Its methods open what they need.
+type App struct {
+	cfg    *config.Pipeline
+	log    *slog.Logger
+	topics bus.TopicNames
+	groups bus.GroupNames
+}
+
+// New makes the application of a pipeline.
+func New(cfg *config.Pipeline, log *slog.Logger) *App {
+	return &App{cfg: cfg, log: log, topics: bus.Topics(cfg.Name, generation), groups: bus.Groups(cfg.Name, generation)}
+}
+
+// flowStage is a stage that consumes: its group reads topic.
+type flowStage struct {
+	name, group, topic string
+	maxRecords         int // of one batch
+	maxBytes           int
+}
+
+// flow lists the consuming stages in the order of the flow. Batches for the
+// embedder are small, since a batch is what a live change waits for.
+func (a *App) flow() []flowStage {
+	return []flowStage{
+		{stage.Chunker, a.groups.Chunker, a.topics.Documents, 500, 4 << 20},
+		{stage.Embedder, a.groups.Embedder, a.topics.Chunks, 64, 1 << 20},
+		{stage.TextIndexer, a.groups.TextIndexer, a.topics.Chunks, 500, 4 << 20},
+		{stage.VectorIndexer, a.groups.VectorIndexer, a.topics.Vectors, 500, 4 << 20},
+	}
+}
+
+func (a *App) brokerDir() string { return filepath.Join(a.cfg.DataDir, "broker") }
+func (a *App) cacheDir() string  { return filepath.Join(a.cfg.DataDir, "cache") }
+func (a *App) storePath() string { return filepath.Join(a.cfg.DataDir, "index.db") }
+
+// connection is a client of the broker and, where this process runs it, the
+// embedded broker itself.
+type connection struct {
+	*bus.Client
+	embedded *bus.Embedded
+}
+
+func (c connection) Close() error {
+	err := c.Client.Close()
+	if c.embedded != nil {
+		err = errors.Join(err, c.embedded.Close())
+	}
+	return err
+}
+
+// connect reaches the broker. The embedded one is started where no process
+// runs it; own says that this process must be the one that does.
+func (a *App) connect(ctx context.Context, own bool) (connection, error) {
+	var conn connection
+	brokers := []string(nil)
+	if a.cfg.Kafka != nil {
+		brokers = a.cfg.Kafka.Brokers
+	} else {
+		addr, running, err := bus.EmbeddedAddr(a.brokerDir())
+		if err != nil {
+			return conn, err
+		}
+		if !running || own {
+			if conn.embedded, err = a.startEmbedded(ctx); err != nil {
+				return conn, err
+			}
+			addr = conn.embedded.Addr()
+		}
+		brokers = []string{addr}
+	}
+	var err error
+	if conn.Client, err = bus.New(bus.Config{Brokers: brokers}, a.log); err == nil {
+		if err = conn.Ping(ctx); err != nil {
+			err = errors.Join(err, conn.Client.Close())
+		}
+	}
+	if err != nil && conn.embedded != nil {
+		err = errors.Join(err, conn.embedded.Close())
+	}
+	return conn, err
+}
+
+// startEmbedded starts the embedded broker. A short command such as `leat
+// status` may hold it for a moment, so being in use is only believed after a while.
+func (a *App) startEmbedded(ctx context.Context) (*bus.Embedded, error) {
+	if err := os.MkdirAll(a.cfg.DataDir, 0o755); err != nil {
+		return nil, leat.Hint(fmt.Errorf("data directory: %w", err), "make %s writable, or set data_dir in pipeline.yaml", a.cfg.DataDir)
+	}
+	for deadline := time.Now().Add(3 * time.Second); ; {
+		e, err := bus.StartEmbedded(ctx, a.brokerDir(), a.log)
+		if err == nil || !errors.Is(err, leat.ErrInUse) || time.Now().After(deadline) {
+			return e, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// Partitions of the topics. The embedded broker syncs each partition's file on
+// its own, so there fewer are faster; on a cluster they bound how many
+// processes can share a stage.
+const (
+	embeddedPartitions = 2
+	clusterPartitions  = 12
+)
+
+// ensureTopics creates the topics or reports those with settings that would
+// lose data.
+func (a *App) ensureTopics(ctx context.Context, c connection) error {
+	s := bus.TopicSettings{Partitions: embeddedPartitions, Retention: 24 * time.Hour, MaxMessageBytes: bus.DefaultMaxMessageBytes}
+	if a.cfg.Kafka != nil {
+		s.Partitions = clusterPartitions
+	}
+	return c.EnsureTopics(ctx, a.topics.Specs(s)...)
+}
+
+// source is a configured source under its full name, such as "mysql:shop".
+type source struct {
+	name string
+	leat.Source
+}
+
+func (a *App) source(cfg config.Source) (source, error) {
+	s := source{name: cfg.Kind() + ":" + cfg.Name}
+	var err error
+	switch {
+	case cfg.MySQL != nil:
+		s.Source, err = mysql.New(cfg.Name, *cfg.MySQL, a.log)
+	case cfg.Folder != nil:
+		s.Source, err = folder.New(cfg.Name, *cfg.Folder, a.log)
+	}
+	if err != nil {
+		return s, fmt.Errorf("source %s: %w", s.name, err)
+	}
+	return s, nil
+}
+
+func (a *App) sources() ([]source, error) {
+	var all []source
+	for _, cfg := range a.cfg.Sources {
+		s, err := a.source(cfg)
+		if err != nil {
+			return nil, errors.Join(err, closeAll(all))
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
+func closeAll(sources []source) error {
+	var err error
+	for _, s := range sources {
+		err = errors.Join(err, s.Close())
+	}
+	return err
+}
+
+// model opens the embedder and the tokenizer that measures for it.
+func (a *App) model() (leat.Embedder, leat.Tokenizer, error) {
+	return embedder.New(a.cfg.Embedder, a.cacheDir(), a.log)
+}
+
+// Embedder opens the embedding model.
+func (a *App) Embedder() (leat.Embedder, error) {
+	model, _, err := a.model()
+	return model, err
+}
+
+// Chunker opens the chunker; close what it measures with afterwards.
+func (a *App) Chunker() (*chunker.Chunker, func() error, error) {
+	model, tok, err := a.model()
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := chunker.New(a.cfg.Chunker, tok, model.Model().MaxTokens)
+	if err != nil {
+		return nil, nil, errors.Join(err, model.Close())
+	}
+	return c, model.Close, nil
+}
+
+// Searcher opens what a search in mode needs: the store, and the model unless
+// the search is by words only.
+func (a *App) Searcher(ctx context.Context, mode search.Mode) (*search.Searcher, func() error, error) {
+	store, err := sqlite.OpenReader(a.storePath(), a.cfg.Store, a.log)
+	if err != nil {
+		return nil, nil, err
+	}
+	closers := []io.Closer{store}
+	closeThem := func() error {
+		var err error
+		for _, c := range closers {
+			err = errors.Join(err, c.Close())
+		}
+		return err
+	}
+	if mode == search.Text {
+		return search.New(store.Text(), nil, nil), closeThem, nil
+	}
+	model, _, err := a.model()
+	if err != nil {
+		return nil, nil, errors.Join(err, closeThem())
+	}
+	closers = append([]io.Closer{model}, closers...)
+	vectors, err := store.Vectors(model.Model())
+	if err != nil {
+		return nil, nil, errors.Join(err, closeThem())
+	}
+	return search.New(store.Text(), vectors, model), closeThem, nil
+}
+
+// stored is the embedded store opened for reading beside a running pipeline.
+type stored struct {
+	*sqlite.Store
+	text    leat.TextIndex
+	vectors leat.VectorIndex // nil: nothing was embedded yet
+}
+
+// openStored opens the store for reading; nil where nothing was indexed yet.
+func (a *App) openStored(ctx context.Context) (*stored, error) {
+	store, err := sqlite.OpenReader(a.storePath(), a.cfg.Store, a.log)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := &stored{Store: store, text: store.Text()}
+	model, err := store.Model(ctx)
+	if err == nil && model.Dimension > 0 {
+		s.vectors, err = store.Vectors(model)
+	}
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return s, nil
+}
+
+// Describe says in a few words what the pipeline reads.
+func (a *App) Describe() string {
+	names := make([]string, len(a.cfg.Sources))
+	for i, s := range a.cfg.Sources {
+		names[i] = s.Kind() + ":" + s.Name
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,291 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sort"
+	"time"
+
+	"leat"
+	"leat/internal/bus"
+	"leat/internal/codec"
+	"leat/internal/stage"
+)
+
+// TailEvent is a document event as it passed.
+type TailEvent struct {
+	Partition int            `json:"partition"`
+	Offset    int64          `json:"offset"`
+	Document  string         `json:"document"`
+	Version   uint64         `json:"version"`
+	Source    string         `json:"source,omitempty"`
+	Time      time.Time      `json:"time,omitzero"`
+	Deleted   bool           `json:"deleted"`
+	Content   *leat.Document `json:"content,omitempty"`
+	Error     string         `json:"error,omitempty"` // the record is no document event
+}
+
+func tailEvent(r bus.Record) TailEvent {
+	e, err := codec.DecodeEvent(r)
+	t := TailEvent{
+		Partition: r.Partition, Offset: r.Offset, Document: string(r.Key), Version: e.Version,
+		Source: e.Source, Time: e.Time, Deleted: r.Value == nil, Content: e.Document,
+	}
+	if err != nil {
+		t.Error = err.Error()
+	}
+	return t
+}
+
+// Tail gives fn document events as they pass, from now on or from the start of
+// the topic, until ctx ends or fn fails.
+func (a *App) Tail(ctx context.Context, fromStart bool, fn func(TailEvent) error) error {
+	conn, err := a.connect(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := a.ensureTopics(ctx, conn); err != nil {
+		return err
+	}
+	return conn.Tail(ctx, a.topics.Documents, !fromStart, func(r bus.Record) error { return fn(tailEvent(r)) })
+}
+
+// DocumentReport says where a document is in the flow.
+type DocumentReport struct {
+	Event       *TailEvent          `json:"event"`   // the latest on the documents topic
+	Text        *leat.DocumentState `json:"text"`    // what the text index holds
+	Vectors     *leat.DocumentState `json:"vectors"` // what the vector index holds
+	DeadLetters []stage.DeadLetter  `json:"dead_letters"`
+	State       string              `json:"state"` // in one sentence
+	Chunks      []leat.Chunk        `json:"chunks"`
+}
+
+// Document reports where a document is; leat.ErrNotFound if no part of the flow knows it.
+func (a *App) Document(ctx context.Context, id string) (r DocumentReport, err error) {
+	r = DocumentReport{DeadLetters: []stage.DeadLetter{}, Chunks: []leat.Chunk{}}
+	conn, err := a.connect(ctx, false)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	if err := a.ensureTopics(ctx, conn); err != nil {
+		return r, err
+	}
+	record, err := conn.Lookup(ctx, a.topics.Documents, []byte(id))
+	switch {
+	case err == nil:
+		e := tailEvent(record)
+		r.Event = &e
+	case !errors.Is(err, leat.ErrNotFound):
+		return r, err
+	}
+	if err := a.indexed(ctx, id, &r); err != nil {
+		return r, err
+	}
+	letters, err := a.deadLetters(ctx, conn)
+	if err != nil {
+		return r, err
+	}
+	for _, l := range letters {
+		if l.Document == id {
+			r.DeadLetters = append(r.DeadLetters, l)
+		}
+	}
+	if r.Event == nil && r.Text == nil && r.Vectors == nil {
+		return r, leat.Hint(fmt.Errorf("document %q: %w", id, leat.ErrNotFound),
+			"ids look like mysql:NAME/db.table/key or folder:NAME/path; `leat search` and `leat tail --from-start` print them")
+	}
+	r.State = r.state()
+	return r, nil
+}
+
+func (r *DocumentReport) state() string {
+	switch {
+	case len(r.DeadLetters) > 0:
+		return "in deadletters: " + r.DeadLetters[0].Reason
+	case r.Event == nil:
+		return "in the index, but not on the documents topic"
+	case !reached(r.Text, r.Event.Version) && !reached(r.Vectors, r.Event.Version):
+		return "on its way: the latest version waits for the chunker, the embedder or the indexers"
+	case !reached(r.Vectors, r.Event.Version):
+		return "on its way: found by its words, waits for the embedder or the vector-indexer"
+	case !reached(r.Text, r.Event.Version):
+		return "on its way: found by its meaning, waits for the text-indexer"
+	case r.Event.Deleted:
+		return "deleted"
+	}
+	return "searchable"
+}
+
+func reached(s *leat.DocumentState, version uint64) bool { return s != nil && s.Version >= version }
+
+// indexed reads what the store holds of a document.
+func (a *App) indexed(ctx context.Context, id string, r *DocumentReport) error {
+	store, err := a.openStored(ctx)
+	if err != nil || store == nil {
+		return err
+	}
+	defer store.Close()
+	if r.Text, err = state(ctx, store.text, id); err != nil {
+		return err
+	}
+	if r.Text != nil && !r.Text.Deleted {
+		if r.Chunks, err = store.text.Chunks(ctx, id); err != nil {
+			return err
+		}
+	}
+	if store.vectors != nil {
+		r.Vectors, err = state(ctx, store.vectors, id)
+	}
+	return err
+}
+
+func state(ctx context.Context, s leat.Sink, id string) (*leat.DocumentState, error) {
+	d, err := s.Document(ctx, id)
+	if errors.Is(err, leat.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &d, nil
+}
+
+// deadLetters reads the dead letters that still stand, oldest first: those
+// whose document has since been applied at a newer version are left out.
+func (a *App) deadLetters(ctx context.Context, conn connection) ([]stage.DeadLetter, error) {
+	var all []stage.DeadLetter
+	err := conn.Latest(ctx, a.topics.DeadLetters, func(r bus.Record) error {
+		if r.Value == nil {
+			return nil
+		}
+		l, err := stage.DecodeDeadLetter(r)
+		all = append(all, l)
+		return err
+	})
+	if err != nil || len(all) == 0 {
+		return all, err
+	}
+	store, err := a.openStored(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if store != nil {
+		defer store.Close()
+		kept := all[:0]
+		for _, l := range all {
+			held, err := state(ctx, store.text, l.Document)
+			if err != nil {
+				return nil, err
+			}
+			if held == nil || held.Version <= l.Version {
+				kept = append(kept, l)
+			}
+		}
+		all = kept
+	}
+	sort.Slice(all, func(i, j int) bool { return all[i].Time.Before(all[j].Time) })
+	return all, nil
+}
+
+// DeadLetters lists the dead letters that still stand, oldest first.
+func (a *App) DeadLetters(ctx context.Context) ([]stage.DeadLetter, error) {
+	conn, err := a.connect(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	if err := a.ensureTopics(ctx, conn); err != nil {
+		return nil, err
+	}
+	return a.deadLetters(ctx, conn)
+}
+
+// RetryDeadLetters sends the documents of letters through the flow again, at
+// their latest event, and takes the letters off the topic; should one fail
+// again, it comes back.
+func (a *App) RetryDeadLetters(ctx context.Context, letters []stage.DeadLetter) error {
+	return a.withProducer(ctx, func(conn connection, p *bus.Producer) error {
+		for _, l := range letters {
+			if err := a.resend(ctx, conn, p, l.Document); err != nil {
+				return err
+			}
+			if err := dropLetter(ctx, p, a.topics.DeadLetters, l); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// DropDeadLetters takes letters off the topic.
+func (a *App) DropDeadLetters(ctx context.Context, letters []stage.DeadLetter) error {
+	return a.withProducer(ctx, func(_ connection, p *bus.Producer) error {
+		for _, l := range letters {
+			if err := dropLetter(ctx, p, a.topics.DeadLetters, l); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func dropLetter(ctx context.Context, p *bus.Producer, topic string, l stage.DeadLetter) error {
+	return p.Produce(ctx, bus.Record{Topic: topic, Key: []byte(l.ID())})
+}
+
+// resend produces the latest event of a document again. The topic is compacted
+// by offset, so where a newer event came in between, that one is sent again
+// too: the last record of a key must be its newest version.
+func (a *App) resend(ctx context.Context, conn connection, p *bus.Producer, document string) error {
+	r, err := conn.Lookup(ctx, a.topics.Documents, []byte(document))
+	if errors.Is(err, leat.ErrNotFound) {
+		return leat.Hint(fmt.Errorf("the documents topic holds no event of %q: %w", document, err), "drop this dead letter: leat dlq drop")
+	}
+	if err != nil {
+		return err
+	}
+	for next := &r; next != nil; {
+		r = *next
+		if err := p.Produce(ctx, r); err != nil {
+			return err
+		}
+		if next, err = newer(ctx, conn, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// newer finds the newest event of r's document on r's topic that came after r
+// and is newer; nil if there is none.
+func newer(ctx context.Context, conn connection, r bus.Record) (*bus.Record, error) {
+	var found *bus.Record
+	top, _ := codec.DecodeEvent(r)
+	err := conn.ReadFrom(ctx, r.Topic, r.Partition, r.Offset+1, func(x bus.Record) error {
+		if string(x.Key) != string(r.Key) {
+			return nil
+		}
+		if e, err := codec.DecodeEvent(x); err == nil && e.Version > top.Version {
+			found, top = &x, e
+		}
+		return nil
+	})
+	return found, err
+}
+
+func (a *App) withProducer(ctx context.Context, f func(connection, *bus.Producer) error) (err error) {
+	conn, err := a.connect(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	if err := a.ensureTopics(ctx, conn); err != nil {
+		return err
+	}
+	p := conn.NewProducer(bus.ProducerConfig{})
+	defer func() { err = errors.Join(err, p.Close()) }()
+	return f(conn, p)
+}
