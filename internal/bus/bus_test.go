@@ -1,85 +1,407 @@
 package bus
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/goleak"
+
+	"leat"
 )
 
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(childEnv); dir != "" {
+		child(dir)
+	}
 	goleak.VerifyTestMain(m)
 }
+
+// patience is how long a test waits for what has to happen.
+const patience = time.Minute
 
 func testLog(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
 }
 
-// newBus starts an embedded broker with one topic and a client of it.
-func newBus(t testing.TB, topics ...Topic) *Client {
+func startBroker(t testing.TB, dir string) *Embedded {
 	t.Helper()
-	e, err := StartEmbedded(t.Context(), t.TempDir(), testLog(t))
+	e, err := StartEmbedded(t.Context(), dir, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { e.Close() })
-	c, err := New(Config{Brokers: []string{e.Addr()}}, testLog(t))
+	return e
+}
+
+func newClient(t testing.TB, addr string) *Client {
+	t.Helper()
+	c, err := New(Config{Brokers: []string{addr}}, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	if err := c.EnsureTopics(t.Context(), topics...); err != nil {
-		t.Fatal(err)
-	}
 	return c
 }
 
-func TestProduceConsume(t *testing.T) {
-	c := newBus(t, Topic{Name: "t", Partitions: 4})
-	p := c.NewProducer(ProducerConfig{})
-	defer p.Close()
-	const n = 10000
-	var recs []Record
-	for i := range n {
-		recs = append(recs, Record{Topic: "t", Key: fmt.Appendf(nil, "k%d", i%97), Value: fmt.Appendf(nil, "v%d", i), Headers: []Header{{"h", []byte("x")}}})
-	}
-	if err := p.Produce(t.Context(), recs...); err != nil {
+// newBus starts a broker with topics and a client of it.
+func newBus(t testing.TB, topics ...Topic) (*Embedded, *Client) {
+	t.Helper()
+	e := startBroker(t, t.TempDir())
+	c := newClient(t, e.Addr())
+	if err := c.EnsureTopics(t.Context(), topics...); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	got := 0
-	last := map[string]int{}
-	var mu sync.Mutex
-	begun := time.Now()
-	go func() {
-		if err := c.WaitConsumed(t.Context(), "g", "t"); err != nil {
-			t.Error(err)
-		}
-		cancel()
-	}()
-	err := c.Consume(ctx, ConsumeConfig{Group: "g", Topic: "t"}, func(ctx context.Context, batch []Record) error {
-		mu.Lock()
-		defer mu.Unlock()
-		if got == 0 {
-			t.Log("first batch after", time.Since(begun))
-		}
-		got += len(batch)
-		for _, r := range batch {
-			var v int
-			fmt.Sscanf(string(r.Value), "v%d", &v)
-			if prev, ok := last[string(r.Key)]; ok && prev >= v {
-				t.Errorf("key %s: %d after %d", r.Key, v, prev)
-			}
-			last[string(r.Key)] = v
-		}
-		return nil
-	})
-	if err != nil || got != n {
-		t.Fatal(got, err)
+	return e, c
+}
+
+func newProducer(t testing.TB, c *Client, cfg ProducerConfig) *Producer {
+	p := c.NewProducer(cfg)
+	t.Cleanup(func() { p.Close() })
+	return p
+}
+
+// numbered makes records from..to-1 of topic "t", spread over keys.
+func numbered(from, to, keys int) []Record {
+	var recs []Record
+	for i := from; i < to; i++ {
+		recs = append(recs, Record{Topic: "t", Key: fmt.Appendf(nil, "k%d", i%keys), Value: fmt.Append(nil, i)})
 	}
-	t.Log("all after", time.Since(begun))
+	return recs
+}
+
+// ledger checks what consumers of numbered records see.
+type ledger struct {
+	mu   sync.Mutex
+	keys int
+	next map[string]int // the smallest number of a key not seen yet
+	seen map[int]int    // how often a number was seen
+	errs []error
+}
+
+func newLedger(keys int) *ledger {
+	return &ledger{keys: keys, next: map[string]int{}, seen: map[int]int{}}
+}
+
+func (l *ledger) add(batch []Record) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, r := range batch {
+		var n int
+		if _, err := fmt.Sscan(string(r.Value), &n); err != nil {
+			l.errs = append(l.errs, err)
+			continue
+		}
+		if i > 0 && (batch[i-1].Offset >= r.Offset || batch[i-1].Partition != r.Partition) {
+			l.errs = append(l.errs, fmt.Errorf("offset %d/%d after %d/%d", r.Partition, r.Offset, batch[i-1].Partition, batch[i-1].Offset))
+		}
+		l.seen[n]++
+		key := string(r.Key)
+		if _, ok := l.next[key]; !ok {
+			l.next[key] = n % l.keys
+		}
+		switch { // what was handled may come again, but nothing may be left out
+		case n == l.next[key]:
+			l.next[key] += l.keys
+		case n > l.next[key]:
+			l.errs = append(l.errs, fmt.Errorf("%s: %d came before %d", key, n, l.next[key]))
+			l.next[key] = n + l.keys
+		}
+	}
+}
+
+func (l *ledger) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.seen)
+}
+
+func (l *ledger) check(t *testing.T, total int) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := errors.Join(l.errs...); err != nil {
+		t.Error(err)
+	}
+	if len(l.seen) != total {
+		t.Errorf("saw %d of %d records", len(l.seen), total)
+	}
+}
+
+// eventually waits for what has to become true.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for begun := time.Now(); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Since(begun) > patience {
+			t.Fatalf("still not: %s", what)
+		}
+	}
+}
+
+func TestProduceConsume(t *testing.T) {
+	_, c := newBus(t, Topic{Name: "t", Partitions: 4})
+	p := newProducer(t, c, ProducerConfig{})
+	const n, keys = 10000, 97
+	if err := p.Produce(t.Context(), numbered(0, n, keys)...); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	l := newLedger(keys)
+	largest := 0
+	done := make(chan error, 1)
+	go func() {
+		done <- c.Consume(ctx, ConsumeConfig{Group: "g", Topic: "t", MaxRecords: 300}, func(_ context.Context, batch []Record) error {
+			l.add(batch)
+			l.mu.Lock()
+			largest = max(largest, len(batch))
+			l.mu.Unlock()
+			return nil
+		})
+	}()
+	if err := c.WaitConsumed(ctx, "g", "t"); err != nil {
+		t.Fatal(err)
+	}
+	lags, err := c.Lag(ctx, "g", "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, lag := range lags {
+		if lag.Records() != 0 || !lag.Oldest.IsZero() {
+			t.Errorf("lag %+v after everything was consumed", lag)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	l.check(t, n)
+	for i, times := range l.seen {
+		if times != 1 {
+			t.Errorf("%d was handled %d times without any disturbance", i, times)
+		}
+	}
+	if largest > 300 {
+		t.Errorf("a batch of %d, the limit is 300", largest)
+	}
+}
+
+func TestRecordsKeepWhatTheyCarry(t *testing.T) {
+	_, c := newBus(t, Topic{Name: "t", Partitions: 1})
+	p := newProducer(t, c, ProducerConfig{})
+	when := time.UnixMilli(1700000000123)
+	want := []Record{
+		{Topic: "t", Key: []byte("k"), Value: []byte("v"), Time: when, Headers: []Header{{"a", []byte("1")}, {"a", []byte{}}, {"b", nil}}},
+		{Topic: "t", Key: []byte("k"), Value: nil, Time: when.Add(-time.Hour)},
+		{Topic: "t", Key: []byte("k"), Value: []byte{}, Time: when.Add(time.Hour)},
+		{Topic: "t", Key: []byte("l"), Value: bytes.Repeat([]byte("x"), 3<<20), Time: when}, // larger than a batch
+	}
+	if err := p.Produce(t.Context(), want...); err != nil {
+		t.Fatal(err)
+	}
+	var got []Record
+	if err := c.ReadFrom(t.Context(), "t", 0, 0, func(r Record) error { got = append(got, r); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != len(want) {
+		t.Fatalf("got %d records, want %d", len(got), len(want))
+	}
+	for i, w := range want {
+		g := got[i]
+		if g.Offset != int64(i) || !bytes.Equal(g.Key, w.Key) || !bytes.Equal(g.Value, w.Value) || (g.Value == nil) != (w.Value == nil) || !g.Time.Equal(w.Time) {
+			t.Errorf("record %d: got %d %q %d bytes (null %v) at %v", i, g.Offset, g.Key, len(g.Value), g.Value == nil, g.Time)
+		}
+		if len(g.Headers) != len(w.Headers) {
+			t.Fatalf("record %d: %d headers, want %d", i, len(g.Headers), len(w.Headers))
+		}
+		for j := range w.Headers {
+			if g.Headers[j].Key != w.Headers[j].Key || !bytes.Equal(g.Headers[j].Value, w.Headers[j].Value) {
+				t.Errorf("record %d: header %d is %q, want %q", i, j, g.Headers[j], w.Headers[j])
+			}
+		}
+	}
+	tooBig := Record{Topic: "t", Key: []byte("k"), Value: make([]byte, DefaultMaxMessageBytes)}
+	if err := p.Produce(t.Context(), tooBig); !errors.Is(err, leat.ErrTooLarge) || leat.HintOf(err) == "" {
+		t.Errorf("a record past the limit: got %v", err)
+	}
+	if err := p.Produce(t.Context(), Record{Topic: "absent"}); !errors.Is(err, leat.ErrNotFound) || leat.HintOf(err) == "" {
+		t.Errorf("a topic that does not exist: got %v", err)
+	}
+}
+
+// flaky is a connection that loses answers: the request was carried out.
+type flaky struct {
+	net.Conn
+	lose *atomic.Int64 // one in so many reads; 0: none
+}
+
+func (f flaky) Read(b []byte) (int, error) {
+	n, err := f.Conn.Read(b)
+	if one := f.lose.Load(); err == nil && one > 0 && rand.Int64N(one) == 0 {
+		f.Conn.Close()
+		return 0, errors.New("connection lost by the test")
+	}
+	return n, err
+}
+
+// TestOrderUnderRetries (I3): answers get lost and the broker refuses requests
+// at random; still each record is stored once and each key's in order.
+func TestOrderUnderRetries(t *testing.T) {
+	e, _ := newBus(t)
+	c, err := New(Config{Brokers: []string{e.Addr()}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var lose atomic.Int64
+	c.tr.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := c.dial(ctx, network, addr)
+		return flaky{conn, &lose}, err
+	}
+	if err := c.EnsureTopics(t.Context(), Topic{Name: "t", Partitions: 2}); err != nil {
+		t.Fatal(err)
+	}
+	lose.Store(30)
+	e.cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		e.cluster.KeepControl()
+		if rand.IntN(20) != 0 {
+			return nil, nil, false
+		}
+		res := req.ResponseKind().(*kmsg.ProduceResponse)
+		for _, rt := range req.(*kmsg.ProduceRequest).Topics {
+			st := kmsg.NewProduceResponseTopic()
+			st.Topic = rt.Topic
+			for _, rp := range rt.Partitions {
+				sp := kmsg.NewProduceResponseTopicPartition()
+				sp.Partition, sp.ErrorCode = rp.Partition, 19 // not enough replicas
+				st.Partitions = append(st.Partitions, sp)
+			}
+			res.Topics = append(res.Topics, st)
+		}
+		return res, nil, true
+	})
+	p := newProducer(t, c, ProducerConfig{})
+	const n, keys, call = 5000, 23, 10
+	var order []int
+	for i := 0; i < n; i += call {
+		if err := p.Enqueue(t.Context(), numbered(i, i+call, keys), func(err error) {
+			if err != nil {
+				t.Error(err)
+			}
+			order = append(order, i) // one at a time: no lock
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if i%500 == 0 { // let some go in small batches
+			time.Sleep(time.Millisecond)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := p.Produce(ctx, numbered(n, n+1, keys)...); err != nil {
+		t.Fatal(err)
+	}
+	lose.Store(0)
+	for i, at := range order {
+		if at != i*call {
+			t.Fatalf("done %d was called for %d", i, at)
+		}
+	}
+	l := newLedger(keys)
+	for part := range 2 {
+		var all []Record
+		if err := c.ReadFrom(t.Context(), "t", part, 0, func(r Record) error { all = append(all, r); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		l.add(all)
+	}
+	l.check(t, n+1)
+	for i, times := range l.seen {
+		if times != 1 {
+			t.Errorf("%d is stored %d times", i, times)
+		}
+	}
+}
+
+// TestBackPressure (I8): a broker that does not answer stops Enqueue once the
+// buffer is full.
+func TestBackPressure(t *testing.T) {
+	e, c := newBus(t, Topic{Name: "t", Partitions: 1})
+	release := make(chan struct{})
+	var once sync.Once
+	let := func() { once.Do(func() { close(release) }) }
+	t.Cleanup(let)
+	e.cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		<-release
+		return nil, nil, false
+	})
+	const buffer = 100_000
+	p := newProducer(t, c, ProducerConfig{MaxBufferBytes: buffer})
+	accepted, done := 0, make(chan error, 1000)
+	for {
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		r := Record{Topic: "t", Key: []byte("k"), Value: make([]byte, 1000)}
+		err := p.Enqueue(ctx, []Record{r}, func(err error) { done <- err })
+		cancel()
+		if errors.Is(err, context.DeadlineExceeded) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if accepted++; accepted*1000 > buffer {
+			t.Fatalf("%d bytes are accepted, the buffer is of %d", accepted*1000, buffer)
+		}
+	}
+	if accepted == 0 {
+		t.Fatal("nothing was accepted")
+	}
+	let()
+	for range accepted {
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A call larger than the buffer goes through by itself.
+	if err := p.Produce(t.Context(), numbered(0, 10000, 7)...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestClosedProducer: what is not durable when the Producer closes fails, and
+// every done is called.
+func TestClosedProducer(t *testing.T) {
+	e, c := newBus(t, Topic{Name: "t", Partitions: 1})
+	p := newProducer(t, c, ProducerConfig{})
+	if err := p.Produce(t.Context(), numbered(0, 10, 3)...); err != nil {
+		t.Fatal(err)
+	}
+	e.Close()
+	var failed atomic.Int64
+	for i := range 20 {
+		if err := p.Enqueue(t.Context(), numbered(i, i+1, 3), func(err error) {
+			if err != nil {
+				failed.Add(1)
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.Close()
+	if failed.Load() != 20 {
+		t.Errorf("%d of 20 failed", failed.Load())
+	}
+	if err := p.Produce(t.Context(), numbered(0, 1, 1)...); err == nil {
+		t.Error("a closed producer takes records")
+	}
 }
