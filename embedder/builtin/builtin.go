@@ -123,7 +123,7 @@ func New(cfg Config) (*Embedder, error) {
 		}
 		return nil, err
 	}
-	longest := max(e.tokenizer.added(prefix(leat.Passage)), e.tokenizer.added(prefix(leat.Query)))
+	longest := max(e.tokenizer.added(e.Prefix(leat.Passage)), e.tokenizer.added(e.Prefix(leat.Query)))
 	e.model = leat.Model{Name: Name, Dimension: Dimension, MaxTokens: content - longest}
 	return e, nil
 }
@@ -189,8 +189,8 @@ func (e *Embedder) Close() error {
 
 var errClosed = errors.New("the built-in embedder is closed")
 
-// prefix is what the model was trained to see before a text.
-func prefix(kind leat.Kind) string {
+// Prefix is what the model was trained to see before a text of a kind.
+func (*Embedder) Prefix(kind leat.Kind) string {
 	if kind == leat.Query {
 		return "query: "
 	}
@@ -218,7 +218,7 @@ func (e *Embedder) Embed(ctx context.Context, kind leat.Kind, texts []string) ([
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		ids := e.tokenizer.Encode(nil, prefix(kind)+text)
+		ids := e.tokenizer.Encode(nil, e.Prefix(kind)+text)
 		for w := range slices.Chunk(ids, content) {
 			windows = append(windows, window{i, w})
 			parts[i]++

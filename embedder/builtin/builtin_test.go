@@ -230,7 +230,7 @@ func TestMaxTokens(t *testing.T) {
 	}
 	longest := 0
 	for _, kind := range []leat.Kind{leat.Passage, leat.Query} {
-		longest = max(longest, e.tokenizer.Count(prefix(kind)+text)+2)
+		longest = max(longest, e.tokenizer.Count(e.Prefix(kind)+text)+2)
 	}
 	if longest != positions {
 		t.Errorf("%d tokens with prefix and special tokens, want %d", longest, positions)

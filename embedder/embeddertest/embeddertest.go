@@ -85,6 +85,9 @@ func (e *Embedder) Model() leat.Model {
 	return leat.Model{Name: "hashed-words", Dimension: e.Dimension, MaxTokens: 512}
 }
 
+// Prefix is what stands before each text of a kind: nothing.
+func (e *Embedder) Prefix(leat.Kind) string { return "" }
+
 // Close implements leat.Embedder.
 func (e *Embedder) Close() error { return nil }
 
