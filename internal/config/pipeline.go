@@ -12,6 +12,7 @@ import (
 
 	"leat"
 	"leat/chunker"
+	"leat/embedder"
 	"leat/sinks/sqlite"
 	"leat/sources/folder"
 	"leat/sources/mysql"
@@ -28,11 +29,12 @@ type Pipeline struct {
 	// DataDir holds what leat keeps on this machine: the embedded broker, the
 	// embedded store, caches. A relative one is relative to the file. Default
 	// "leat-data".
-	DataDir string         `yaml:"data_dir" config:"path"`
-	Sources []Source       `yaml:"sources"` // at least one
-	Chunker chunker.Config `yaml:"chunker"`
-	Store   sqlite.Config  `yaml:"store"` // the embedded store
-	Kafka   *Kafka         `yaml:"kafka"` // nil: the embedded broker
+	DataDir  string          `yaml:"data_dir" config:"path"`
+	Sources  []Source        `yaml:"sources"` // at least one
+	Chunker  chunker.Config  `yaml:"chunker"`
+	Embedder embedder.Config `yaml:"embedder"`
+	Store    sqlite.Config   `yaml:"store"` // the embedded store
+	Kafka    *Kafka          `yaml:"kafka"` // nil: the embedded broker
 }
 
 // Source is one place where documents come from: exactly one of the kinds.
@@ -55,9 +57,12 @@ type Kafka struct {
 	Brokers []string `yaml:"brokers"` // host:port each; at least one
 }
 
+// Default is a pipeline without sources, everything at its default.
+func Default() *Pipeline { return &Pipeline{Name: "leat", DataDir: "leat-data"} }
+
 // Load reads a file. Its error is [Errors].
 func Load(file string) (*Pipeline, error) {
-	p := &Pipeline{Name: "leat", DataDir: "leat-data"}
+	p := Default()
 	if err := load(file, p, os.LookupEnv); err != nil {
 		return nil, err
 	}
