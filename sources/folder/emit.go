@@ -158,7 +158,7 @@ func (s *session) document(ctx context.Context, f hint) (*leat.Document, time.Ti
 		}
 	}
 	if errors.Is(err, errNotDocument) {
-		s.Log.Debug("not a document", "path", f.rel, "err", err)
+		s.log.Debug("not a document", "path", f.rel, "err", err)
 		return nil, time.Time{}, nil
 	}
 	if gone(err) {
@@ -193,7 +193,7 @@ func (s *session) warn(rel string, err error) {
 	if errors.Is(err, fs.ErrPermission) {
 		hint = "let the user that runs leat read " + path.Join(s.cfg.Path, rel) + ", or exclude it"
 	}
-	s.Log.Warn("cannot look at a file or folder", "path", rel, "err", err, "hint", hint)
+	s.log.Warn("cannot look at a file or folder", "path", rel, "err", err, "hint", hint)
 }
 
 // memory holds the last thing said of each of the latest keys, some 65,000 of

@@ -24,6 +24,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sync/errgroup"
 
 	"leat"
@@ -36,6 +37,8 @@ type Source struct {
 	name string
 	cfg  Config
 	log  *slog.Logger
+
+	newWatcher func() (*fsnotify.Watcher, error) // tests make it fail
 }
 
 // New makes the source with a name over a folder. Nothing is opened before Run.
@@ -46,7 +49,7 @@ func New(name string, cfg Config, log *slog.Logger) (*Source, error) {
 	if cfg.Rescan == 0 {
 		cfg.Rescan = defaultRescan
 	}
-	return &Source{name: name, cfg: cfg, log: log.With("source", kind+":"+name)}, nil
+	return &Source{name: name, cfg: cfg, log: log.With("source", kind+":"+name), newWatcher: fsnotify.NewWatcher}, nil
 }
 
 // Close implements [leat.Source]. A source holds nothing beyond Run.

@@ -87,7 +87,7 @@ func (s *session) watch(ctx context.Context) error {
 // watchOnce watches until the file system drops hints; true asks to begin anew.
 func (s *session) watchOnce(ctx context.Context) (again bool, err error) {
 	t := &tree{session: s, dirs: map[string]struct{}{}}
-	t.watcher, err = fsnotify.NewWatcher()
+	t.watcher, err = s.newWatcher()
 	if err != nil {
 		t.limited(err)
 		return false, nil
@@ -106,11 +106,11 @@ func (s *session) watchOnce(ctx context.Context) (again bool, err error) {
 			t.event(ctx, event)
 		case err := <-t.watcher.Errors:
 			if errors.Is(err, fsnotify.ErrEventOverflow) {
-				s.Log.Warn("more changes than the watch could tell of: everything is scanned",
+				s.log.Warn("more changes than the watch could tell of: everything is scanned",
 					"hint", "raise fs.inotify.max_queued_events if this comes often")
 				return true, nil
 			}
-			s.Log.Warn("the watch failed: everything is scanned", "err", err)
+			s.log.Warn("the watch failed: everything is scanned", "err", err)
 			s.scans.everything()
 		case <-ticker.C:
 			due := s.hints.rested()
@@ -154,6 +154,9 @@ func (t *tree) event(ctx context.Context, e fsnotify.Event) {
 		}
 		return
 	}
+	if !t.cfg.enters(rel) {
+		return
+	}
 	if _, watched := t.dirs[rel]; watched && (e.Has(fsnotify.Remove) || e.Has(fsnotify.Rename)) {
 		t.remove(rel)
 		t.scans.folder(rel)
@@ -166,7 +169,7 @@ func (t *tree) event(ctx context.Context, e fsnotify.Event) {
 			return
 		}
 	}
-	if t.cfg.selects(rel) && !t.hints.add(rel) {
+	if t.cfg.includes(rel) && !t.hints.add(rel) {
 		t.scans.everything()
 	}
 }
@@ -232,6 +235,6 @@ func (t *tree) limited(err error) {
 	case errors.Is(err, fs.ErrPermission):
 		err = leat.Hint(err, "let the user that runs leat read the folder, or exclude it")
 	}
-	t.Log.Warn(fmt.Sprintf("not every folder can be watched: the folder is scanned every %s instead", pollEvery),
+	t.log.Warn(fmt.Sprintf("not every folder can be watched: the folder is scanned every %s instead", pollEvery),
 		"err", err, "hint", leat.HintOf(err))
 }
