@@ -37,7 +37,7 @@ const (
 // Config of the built-in embedder. The zero value is a good one.
 type Config struct {
 	// Dir holds the model; default: see [DefaultDir].
-	Dir string `yaml:"dir"`
+	Dir string `yaml:"dir" config:"path"`
 	// Threads is how many passages are embedded at once, each on one core;
 	// default: the cores that this process may use. Queries do not wait for
 	// them: they have as many again.
@@ -135,7 +135,7 @@ func (t *Tokenizer) added(prefix string) int { return t.Count(prefix+"a") - t.Co
 // until the process ends: closing it would unload code that others may run.
 var environment sync.Mutex
 
-func (f folder) session() (*ort.DynamicAdvancedSession, error) {
+func (f folder) session() (_ *ort.DynamicAdvancedSession, err error) {
 	if _, err := f.read(graphFile); err != nil { // for its digest: ONNX Runtime reads it by path, to find the weights
 		return nil, err
 	}
@@ -151,7 +151,7 @@ func (f folder) session() (*ort.DynamicAdvancedSession, error) {
 	if err != nil {
 		return nil, fmt.Errorf("onnxruntime: %w", err)
 	}
-	defer o.Destroy()
+	defer func() { err = errors.Join(err, o.Destroy()) }()
 	err = errors.Join(
 		o.SetIntraOpNumThreads(1), // the calling thread does the work
 		o.SetInterOpNumThreads(1),
@@ -271,7 +271,7 @@ func (e *Embedder) Embed(ctx context.Context, kind leat.Kind, texts []string) ([
 }
 
 // run embeds windows of one length into out, row-major.
-func (e *Embedder) run(windows []window, out []float32) error {
+func (e *Embedder) run(windows []window, out []float32) (err error) {
 	if e.closed.Load() || e.session == nil {
 		return errClosed
 	}
@@ -292,12 +292,12 @@ func (e *Embedder) run(windows []window, out []float32) error {
 	if err != nil {
 		return fmt.Errorf("onnxruntime: %w", err)
 	}
-	defer in.Destroy()
+	defer func() { err = errors.Join(err, in.Destroy()) }()
 	res, err := ort.NewTensor(ort.NewShape(int64(len(windows)), Dimension), out)
 	if err != nil {
 		return fmt.Errorf("onnxruntime: %w", err)
 	}
-	defer res.Destroy()
+	defer func() { err = errors.Join(err, res.Destroy()) }()
 	if err := e.session.Run([]ort.Value{in}, []ort.Value{res}); err != nil {
 		return fmt.Errorf("onnxruntime: %w", err)
 	}

@@ -107,6 +107,9 @@ func TestShippedExamples(t *testing.T) {
 	if p.Kafka == nil || len(p.Kafka.Brokers) != 1 {
 		t.Errorf("kafka %+v", p.Kafka)
 	}
+	if p.Embedder.OpenAI == nil || p.Embedder.OpenAI.Dimension != 1024 {
+		t.Errorf("embedder %+v", p.Embedder.OpenAI)
+	}
 	if p.Sources[0].Folder.Rescan != time.Minute || p.Chunker.MaxTokens == 0 {
 		t.Errorf("%+v %+v", p.Sources[0].Folder, p.Chunker)
 	}

@@ -2,7 +2,6 @@ package config
 
 import (
 	"bytes"
-	"encoding"
 	"errors"
 	"fmt"
 	"io"
@@ -33,6 +32,9 @@ import (
 //   - config:"size" on an integer: also takes "64MiB", in bytes.
 //   - config:"kind" on several pointer fields of a struct: the mapping has
 //     exactly one of them.
+//
+// Its recursion ends with the types, not with the file: aliases can make
+// neither a loop nor a large value of a small file.
 type decoder struct {
 	file   string
 	dir    string
@@ -41,19 +43,12 @@ type decoder struct {
 	where  map[string]mark       // key paths of the file
 	failed map[string]bool       // key paths with a mistake, or that one seems to mean
 	raw    map[*yaml.Node]string // what stood where a variable was expanded
-	depth  int
-	nodes  int
 }
 
 // mark is a place in the file.
 type mark struct{ line, column int }
 
 func markOf(n *yaml.Node) mark { return mark{n.Line, n.Column} }
-
-const (
-	maxDepth = 100     // of aliases and nesting
-	maxNodes = 100_000 // with every alias counted where it is used
-)
 
 // load reads a file into a struct, which holds the defaults, and validates it.
 func load(file string, into any, getenv func(string) (string, bool)) error {
@@ -157,15 +152,6 @@ func (d *decoder) fail(at mark, path, msg, hint string) {
 
 // value decodes one node. key is where the key stands, or the list's item.
 func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, key mark) {
-	d.depth++
-	defer func() { d.depth-- }()
-	if d.nodes++; d.depth > maxDepth || d.nodes > maxNodes {
-		if !d.failed["*"] {
-			d.failed["*"] = true
-			d.fail(markOf(n), path, "nested too deeply or aliased too often", "write the value out")
-		}
-		return
-	}
 	if n.Kind == yaml.AliasNode {
 		d.value(n.Alias, v, path, key)
 		return
@@ -192,32 +178,12 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, key mark) {
 	case *time.Duration:
 		d.duration(n, into, path)
 		return
-	case yaml.Unmarshaler:
-		if err := into.UnmarshalYAML(n); err != nil {
-			d.fieldErrors(err, path)
-		}
-		return
-	case encoding.TextUnmarshaler:
-		if n.Kind != yaml.ScalarNode {
-			d.wrong(n, path, "text")
-		} else if d.absent(n) {
-			return
-		} else if err := into.UnmarshalText([]byte(d.text(n))); err != nil {
-			d.fail(markOf(n), path, err.Error(), leat.HintOf(err))
-		}
-		return
 	}
 	switch v.Kind() {
 	case reflect.Struct:
 		d.structure(n, v, path)
-	case reflect.Map:
-		d.mapping(n, v, path)
 	case reflect.Slice:
 		d.list(n, v, path)
-	case reflect.Interface:
-		if x := d.anything(n, path); x != nil {
-			v.Set(reflect.ValueOf(x))
-		}
 	default:
 		d.scalar(n, v, path)
 	}
@@ -364,34 +330,22 @@ type field struct {
 	secret bool   // key is its file: see decoder
 }
 
-// fields of a struct by key, those of inline structs among them.
-func fields(v reflect.Value, into map[string]field) map[string]field {
+// fields of a struct by key.
+func fields(v reflect.Value) map[string]field {
+	all := map[string]field{}
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
-		if !f.IsExported() {
-			continue
-		}
-		name, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
-		if strings.Contains(options, "inline") {
-			fields(v.Field(i), into)
-			continue
-		}
-		if name == "-" {
-			continue
-		}
-		if name == "" {
-			name = strings.ToLower(f.Name)
-		}
-		into[name] = field{value: v.Field(i), tag: f.Tag.Get("config")}
+		name := f.Tag.Get("yaml")
+		all[name] = field{value: v.Field(i), tag: f.Tag.Get("config")}
 		if f.Type == reflect.TypeFor[leat.Secret]() {
-			into[name+"_file"] = field{value: v.Field(i), secret: true}
+			all[name+"_file"] = field{value: v.Field(i), secret: true}
 		}
 	}
-	return into
+	return all
 }
 
 func (d *decoder) structure(n *yaml.Node, v reflect.Value, path string) {
-	known := fields(v, map[string]field{})
+	known := fields(v)
 	var kinds []string // that the struct has, and those that the file has
 	for name, f := range known {
 		if f.tag == "kind" {
@@ -530,16 +484,6 @@ func (d *decoder) absolute(path string) string {
 	return filepath.Join(d.dir, path)
 }
 
-func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) {
-	m := reflect.MakeMap(v.Type())
-	d.keys(n, path, func(key, value *yaml.Node, below string) {
-		item := reflect.New(v.Type().Elem()).Elem()
-		d.value(value, item, below, markOf(key))
-		m.SetMapIndex(reflect.ValueOf(key.Value).Convert(v.Type().Key()), item)
-	})
-	v.Set(m)
-}
-
 func (d *decoder) list(n *yaml.Node, v reflect.Value, path string) {
 	if d.absent(n) {
 		return
@@ -553,24 +497,4 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, path string) {
 		d.value(item, list.Index(i), index(path, i), markOf(item))
 	}
 	v.Set(list)
-}
-
-// anything decodes a value without a type of its own, such as extra fields of a request.
-func (d *decoder) anything(n *yaml.Node, path string) any {
-	var x any
-	switch n.Kind {
-	case yaml.MappingNode:
-		m := map[string]any{}
-		d.value(n, reflect.ValueOf(&m).Elem(), path, markOf(n))
-		x = m
-	case yaml.SequenceNode:
-		l := []any{}
-		d.value(n, reflect.ValueOf(&l).Elem(), path, markOf(n))
-		x = l
-	default:
-		if err := n.Decode(&x); err != nil {
-			d.fail(markOf(n), path, "found "+d.shown(n)+", which cannot be read", "")
-		}
-	}
-	return x
 }

@@ -54,7 +54,7 @@ func (d *decoder) validate(v reflect.Value, path string, top bool) {
 				return
 			}
 		}
-		for name, f := range fields(v, map[string]field{}) {
+		for name, f := range fields(v) {
 			if !f.secret {
 				d.validate(f.value, under(path, name), false)
 			}
