@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"leat"
+	"leat/internal/bus"
 	"leat/internal/stage"
 )
 
@@ -36,4 +37,29 @@ func lookup(ctx context.Context, c connection, topic, key string, v any) error {
 		return fmt.Errorf("%s of %s at offset %d: %w", key, topic, r.Offset, err)
 	}
 	return nil
+}
+
+// ForgetPosition takes the saved position of a source off the topic, so that
+// its next session reads it from its beginning, and returns its full name.
+func (a *App) ForgetPosition(ctx context.Context, name string) (string, error) {
+	full := ""
+	for _, s := range a.cfg.Sources {
+		if s.Name == name || s.Kind()+":"+s.Name == name {
+			full = s.Kind() + ":" + s.Name
+		}
+	}
+	if full == "" {
+		return "", leat.Hint(fmt.Errorf("pipeline.yaml has no source %q", name), "its sources: %s", a.Describe())
+	}
+	return full, a.withProducer(ctx, func(conn connection, p *bus.Producer) error {
+		states, _, err := a.readStates(ctx, conn)
+		if err != nil {
+			return err
+		}
+		// A session that runs would save its position again.
+		if s := states["source/"+full]; (a.cfg.Kafka != nil || conn.embedded == nil) && (s.State == "running" || s.State == "retrying") {
+			return leat.Hint(fmt.Errorf("source %s is being read by process %s", full, s.Process), "stop leat run, then try again")
+		}
+		return p.Produce(ctx, bus.Record{Topic: a.topics.Positions, Key: []byte(stage.PositionKey(full))})
+	})
 }
