@@ -153,7 +153,10 @@ func (s *segmenter) trace(n int) []int {
 
 // drop forgets the first n units, which were given out.
 func (s *segmenter) drop(n int) {
-	if n == len(s.u) {
+	switch n {
+	case 0:
+		return
+	case len(s.u):
 		s.u = s.u[:0]
 		return
 	}

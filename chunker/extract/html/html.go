@@ -114,12 +114,12 @@ func declared(head []byte) string {
 type treatment uint8
 
 const (
-	keep   treatment = iota
-	unwrap           // its content stays, its tags go
-	remove           // it goes with its content
-	omit             // so it does, if it ends: content after a tag never closed is not lost
-	verbatim         // its content is text, whatever it looks like
-	nested           // kept down to maxNesting
+	keep     treatment = iota
+	unwrap             // its content stays, its tags go
+	remove             // it goes with its content
+	omit               // so it does, if it ends: content after a tag never closed is not lost
+	verbatim           // its content is text, whatever it looks like
+	nested             // kept down to maxNesting
 )
 
 var treatments = map[string]treatment{

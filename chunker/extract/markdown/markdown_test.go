@@ -84,9 +84,9 @@ func TestStructure(t *testing.T) {
 func TestFrontMatterTitle(t *testing.T) {
 	for src, want := range map[string]string{
 		"---\nlayout: post\ntitle: \"A: b\"\n---\nx": "A: b",
-		"+++\ntitle = 'C'\n+++\nx":                  "C",
-		"---\ntags: []\n---\n# H\n":                 "",
-		"title: no\n":                               "",
+		"+++\ntitle = 'C'\n+++\nx":                   "C",
+		"---\ntags: []\n---\n# H\n":                  "",
+		"title: no\n":                                "",
 	} {
 		c, err := markdown.Extract(t.Context(), strings.NewReader(src), extract.Options{})
 		if err != nil || c.Title != want {
