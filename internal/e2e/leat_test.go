@@ -75,9 +75,20 @@ func (p *pipeline) start() {
 	}
 }
 
+// alive fails the test if `leat run` has ended by itself.
+func (p *pipeline) alive() {
+	p.t.Helper()
+	select {
+	case <-p.process.Done():
+		p.t.Fatalf("leat run has ended by itself")
+	default:
+	}
+}
+
 // kill ends `leat run` with SIGKILL.
 func (p *pipeline) kill() {
 	p.t.Helper()
+	p.alive()
 	if err := p.process.Kill(); err != nil {
 		p.t.Fatal(err)
 	}
@@ -86,6 +97,7 @@ func (p *pipeline) kill() {
 // stop ends `leat run` in good order.
 func (p *pipeline) stop() {
 	p.t.Helper()
+	p.alive()
 	if err := p.process.Stop(); err != nil {
 		p.t.Fatal(err)
 	}
@@ -103,7 +115,7 @@ func (p *pipeline) output(in string, args ...string) (string, int) {
 		p.t.Fatal(err)
 	}
 	if errs.Len() > 0 {
-		p.t.Logf("leat %s: %s", strings.Join(args, " "), lastLines(errs.String(), 10))
+		p.t.Logf("leat %s: %s", strings.Join(args[:min(len(args), 3)], " "), lastLines(errs.String(), 10))
 	}
 	return out.String(), cmd.ProcessState.ExitCode()
 }
@@ -118,13 +130,13 @@ func jsonLines[T any](p *pipeline, in string, args ...string) []T {
 	p.t.Helper()
 	out, code := p.output(in, append(args, "--output", "json")...)
 	if code != 0 {
-		p.t.Fatalf("leat %s: exit code %d", strings.Join(args, " "), code)
+		p.t.Fatalf("leat %s: exit code %d", args[0], code)
 	}
 	var all []T
 	for dec := json.NewDecoder(strings.NewReader(out)); dec.More(); {
 		var one T
 		if err := dec.Decode(&one); err != nil {
-			p.t.Fatalf("leat %s: %v in %s", strings.Join(args, " "), err, out)
+			p.t.Fatalf("leat %s: %v in %s", args[0], err, out)
 		}
 		all = append(all, one)
 	}

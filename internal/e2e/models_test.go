@@ -12,5 +12,5 @@ import (
 func nullModel(t *testing.T) string {
 	s := embeddertest.Start(64)
 	t.Cleanup(s.Close)
-	return fmt.Sprintf("embedder:\n  openai:\n    base_url: %s\n    model: null\n    dimension: %d\n", s.BaseURL, s.Dimension)
+	return fmt.Sprintf("embedder:\n  openai:\n    url: %s\n    model: hash\n    dimension: %d\n", s.BaseURL, s.Dimension)
 }

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"database/sql"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"leat/internal/testenv"
 	"leat/internal/testenv/local"
@@ -67,18 +69,22 @@ func (x *tables) check(err error) {
 }
 
 // position is the end of the binlog: file number and offset in one number.
-func (x *tables) position() uint64 {
+func (x *tables) position() (uint64, error) {
 	query := "SHOW BINARY LOG STATUS"
 	if x.db.Flavor == local.MariaDB {
 		query = "SHOW BINLOG STATUS"
 	}
 	rows, err := x.db.Root().Query(query)
-	x.check(err)
+	if err != nil {
+		return 0, err
+	}
 	defer rows.Close()
 	columns, err := rows.Columns()
-	x.check(err)
+	if err != nil {
+		return 0, err
+	}
 	if !rows.Next() {
-		x.t.Fatalf("%s gives nothing: %v", query, rows.Err())
+		return 0, fmt.Errorf("%s gives nothing: %w", query, rows.Err())
 	}
 	var file string
 	var pos uint64
@@ -86,16 +92,18 @@ func (x *tables) position() uint64 {
 	for range columns[2:] {
 		into = append(into, new(sql.RawBytes))
 	}
-	x.check(rows.Scan(into...))
+	if err := rows.Scan(into...); err != nil {
+		return 0, err
+	}
 	number, err := strconv.ParseUint(file[strings.LastIndexByte(file, '.')+1:], 10, 20)
-	x.check(err)
-	return number<<32 | pos
+	return number<<32 | pos, err
 }
 
 // change runs statements as one transaction that changes the documents.
 func (x *tables) change(documents []string, statements ...statement) {
 	x.t.Helper()
-	from := x.position()
+	from, err := x.position()
+	x.check(err)
 	tx, err := x.db.Root().Begin()
 	x.check(err)
 	for _, s := range statements {
@@ -103,7 +111,9 @@ func (x *tables) change(documents []string, statements ...statement) {
 		x.check(err)
 	}
 	x.check(tx.Commit())
-	w := window{from, x.position()}
+	to, err := x.position()
+	x.check(err)
+	w := window{from, to}
 	for _, id := range documents {
 		x.changed[id] = w
 	}
@@ -295,6 +305,17 @@ func (x *tables) config() string {
         - {table: %[4]s.products, title: name, body: [description, notes], metadata: [price, stock, category, listed]}
         - {table: %[4]s.articles, title: title, body: [body], metadata: [author], media_type: text/markdown}
 `, x.name, x.db.Addr(), x.db.User, x.base)
+}
+
+// awaitSnapshot waits until the snapshots of both tables are over.
+func (x *tables) awaitSnapshot() {
+	x.t.Helper()
+	until(x.t, 2*time.Minute, "the snapshots of "+x.name+" are over", func() error {
+		if x.snapshotted.Load() == 0 {
+			return errors.New("their last rows are not in the store")
+		}
+		return nil
+	})
 }
 
 // expected reads both tables as they are now. How columns become a document is

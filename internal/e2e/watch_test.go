@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -20,6 +21,7 @@ type watcher struct {
 	all  []*tables
 
 	last  map[string]uint64 // version, by document id
+	rises atomic.Int64      // of versions, in all documents
 	looks int
 	done  chan struct{}
 	ended sync.WaitGroup
@@ -35,6 +37,17 @@ func watchStore(t *testing.T, path string, all ...*tables) *watcher {
 	w.ended.Go(w.run)
 	t.Cleanup(w.stop)
 	return w
+}
+
+// progress waits until the store has taken up something new.
+func (w *watcher) progress(since int64) {
+	w.t.Helper()
+	until(w.t, 2*time.Minute, "the index takes up changes", func() error {
+		if w.rises.Load() == since {
+			return errors.New("nothing new in the store")
+		}
+		return nil
+	})
 }
 
 func (w *watcher) stop() {
@@ -103,6 +116,9 @@ func (w *watcher) look() error {
 		if w.keep[id] && (deleted || chunks == 0) {
 			w.t.Errorf("%s: has vanished at version %d", id, version)
 		}
+		if version > w.last[id] {
+			w.rises.Add(1)
+		}
 		w.last[id] = version
 	}
 	if err := rows.Err(); err != nil {
@@ -116,7 +132,11 @@ func (w *watcher) look() error {
 	}
 	for _, x := range w.all {
 		if x.snapshotted.Load() == 0 && found[x.productID(lastKey)] && found[x.articleID(lastSlug)] {
-			x.snapshotted.Store(x.position())
+			at, err := x.position()
+			if err != nil {
+				return err
+			}
+			x.snapshotted.Store(at)
 		}
 	}
 	w.looks++

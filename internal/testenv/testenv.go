@@ -126,7 +126,7 @@ func keepLog(t testing.TB, p *local.Process) {
 		t.Log(err)
 		return
 	}
-	path := filepath.Join(dir, fileName.ReplaceAllString(t.Name(), "_")+"-"+p.Name()+".log")
+	path := filepath.Join(dir, fileName.ReplaceAllString(t.Name()+"-"+p.Name(), "_")+".log")
 	if err := os.WriteFile(path, []byte(p.LogTail(1<<20)), 0o644); err != nil {
 		t.Log(err)
 	}

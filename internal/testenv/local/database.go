@@ -100,7 +100,10 @@ func (in *Installation) flags(data string) []string {
 		"--lc-messages-dir=" + filepath.Join(in.base, "share/mysql"),
 		"--character-sets-dir=" + filepath.Join(in.base, "share/mysql/charsets"),
 		"--plugin-dir=" + filepath.Join(in.base, "lib/mysql/plugin"),
-		"--secure-file-priv=", "--loose-mysqlx=OFF",
+		"--secure-file-priv=",
+	}
+	if in.Flavor == MySQL {
+		flags = append(flags, "--loose-mysqlx=OFF")
 	}
 	if os.Getuid() == 0 {
 		flags = append(flags, "--user=root")
