@@ -37,6 +37,14 @@ func (c *clock) next() uint64 {
 // the clock alone does not where the count of epochs was lost.
 func (c *clock) above(version uint64) { c.last = max(c.last, version) }
 
+// beginScan returns the number of a scan.
+func (e *emitter) beginScan() uint64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.scan++
+	return e.scan
+}
+
 // raise is above under the lock.
 func (e *emitter) raise(version uint64) {
 	e.mu.Lock()
@@ -50,25 +58,32 @@ type hint struct {
 	rel  string
 	bad  bool      // no file can have this id: rel is not a path
 	time time.Time // when it was noticed by the watch; zero in a scan
+	scan uint64    // the number of the scan that found it, or 0
 }
 
 // emitter turns looks at files into events, one batch after another.
 type emitter struct {
 	mu     sync.Mutex
 	clock  clock
-	recent memory // of what this session has said of a path: its tag, or ""
+	scan   uint64 // the number of the newest scan
+	recent memory // of what this session has said of an id: its tag, or ""
 	warned memory
-	count  int64 // events
+	mounts []string // folders below the root where file systems are mounted
 }
 
 // look emits an event for each of the files whose state is not the one that
 // the session emitted last. The lock makes version, look and event one step, so
 // that the events of a document are in the order of what they report (I3).
+//
+// A scan that finds in the index something else than the session has said, and
+// said before the scan began, gets it said once more: the file may have been
+// away for the moment in which it was to be opened. What is still not in the
+// index then is in deadletters.
 func (s *session) look(ctx context.Context, files []hint) error {
 	s.emitter.mu.Lock()
 	defer s.emitter.mu.Unlock()
 	var batch leat.Batch
-	said := make(map[string]string, len(files))
+	said := make(map[string]saying, len(files))
 	deletes := false
 	for _, f := range files {
 		version := s.emitter.clock.next() // before the look
@@ -83,11 +98,21 @@ func (s *session) look(ctx context.Context, files []hint) error {
 		state := ""
 		if doc != nil {
 			state = doc.Ref.Tag
-		}
-		if before, ok := said[f.id]; ok && before == state || !ok && s.emitter.recent.has(f.id, state) {
+		} else if at := s.unmounted(f.rel); at != "" {
+			s.warn(at, errUnmounted)
 			continue
 		}
-		said[f.id] = state
+		now := saying{state: s.emitter.recent.hash(state), scan: s.emitter.scan}
+		before, ok := said[f.id]
+		if !ok {
+			before, ok = s.emitter.recent.get(f.id)
+		}
+		if ok && before.state == now.state {
+			if now.again = f.scan > before.scan && !before.again; !now.again {
+				continue
+			}
+		}
+		said[f.id] = now
 		e := leat.Event{ID: f.id, Version: version, Source: kind + ":" + s.name, Time: f.time, Document: doc}
 		if e.Time.IsZero() {
 			e.Time = modified
@@ -113,17 +138,16 @@ func (s *session) look(ctx context.Context, files []hint) error {
 	if err := s.Emit(ctx, batch); err != nil {
 		return err
 	}
-	for id, state := range said {
-		s.emitter.recent.add(id, state)
+	for id, now := range said {
+		s.emitter.recent.put(id, now)
 	}
-	s.emitter.count += int64(len(batch.Events))
 	return nil
 }
 
 // position is everywhere a place to resume at: the next session's merge starts
 // from what the index holds.
 func (s *session) position() (json.RawMessage, error) {
-	return json.Marshal(position{Root: rootID(s.identity), Epoch: s.Epoch, Time: time.Now().UTC()})
+	return json.Marshal(position{Root: rootID(s.identity), Mounts: s.emitter.mounts, Epoch: s.Epoch, Time: time.Now().UTC()})
 }
 
 // document is what a file is now and when it was modified; nil if it is no
@@ -184,53 +208,60 @@ func (s *session) document(ctx context.Context, f hint) (*leat.Document, time.Ti
 
 // warn tells once of a file or folder that could not be looked at.
 func (s *session) warn(rel string, err error) {
-	what := err.Error()
-	if s.emitter.warned.has(rel, what) {
+	now := saying{state: s.emitter.warned.hash(err.Error())}
+	if before, ok := s.emitter.warned.get(rel); ok && before == now {
 		return
 	}
-	s.emitter.warned.add(rel, what)
+	s.emitter.warned.put(rel, now)
 	hint := "see whether it can be read; what the index holds of it is left alone"
-	if errors.Is(err, fs.ErrPermission) {
+	switch {
+	case errors.Is(err, errUnmounted):
+		hint = "mount it; if it is meant to be empty, make any file in " + path.Join(s.cfg.Path, rel) + ", such as .keep, and its documents will be deleted"
+	case errors.Is(err, fs.ErrPermission):
 		hint = "let the user that runs leat read " + path.Join(s.cfg.Path, rel) + ", or exclude it"
 	}
 	s.log.Warn("cannot look at a file or folder", "path", rel, "err", err, "hint", hint)
 }
 
-// memory holds the last thing said of each of the latest keys, some 65,000 of
-// them, as hashes: at most a few megabytes (I8).
+var errUnmounted = errors.New("the file system that was here is not mounted: its documents stay in the index")
+
+// saying is what was said of something.
+type saying struct {
+	state uint64 // its hash
+	scan  uint64 // the number of the newest scan then
+	again bool   // it was said twice
+}
+
+// memory holds the last thing said of each of the latest ids, some 65,000 of
+// them, as hashes: a few megabytes (I8). Safe for concurrent use.
 type memory struct {
 	mu       sync.Mutex
 	seed     maphash.Seed
-	now, old map[uint64]uint64
+	now, old map[uint64]saying
 }
 
 const memorySize = 1 << 15 // of one generation
 
+func newMemory() memory { return memory{seed: maphash.MakeSeed(), now: map[uint64]saying{}} }
+
 func (m *memory) hash(s string) uint64 { return maphash.String(m.seed, s) }
 
-func (m *memory) has(key, value string) bool {
+func (m *memory) get(id string) (saying, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.now == nil {
-		return false
-	}
-	k := m.hash(key)
+	k := m.hash(id)
 	v, ok := m.now[k]
 	if !ok {
 		v, ok = m.old[k]
 	}
-	return ok && v == m.hash(value)
+	return v, ok
 }
 
-func (m *memory) add(key, value string) {
+func (m *memory) put(id string, v saying) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.now == nil {
-		m.seed = maphash.MakeSeed()
-		m.now = map[uint64]uint64{}
-	}
 	if len(m.now) >= memorySize {
-		m.now, m.old = map[uint64]uint64{}, m.now
+		m.now, m.old = map[uint64]saying{}, m.now
 	}
-	m.now[m.hash(key)] = m.hash(value)
+	m.now[m.hash(id)] = v
 }

@@ -2,9 +2,7 @@ package folder
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"maps"
 	"slices"
@@ -34,7 +32,7 @@ func (s *session) scan(ctx context.Context, rel string) error {
 	if err := s.sameRoot(); err != nil {
 		return err
 	}
-	prefix := s.prefix(rel)
+	prefix, number := s.prefix(rel), s.emitter.beginScan()
 	next, stop := iter.Pull2(s.Known(ctx, prefix))
 	defer stop()
 	known, err, more := next()
@@ -42,7 +40,7 @@ func (s *session) scan(ctx context.Context, rel string) error {
 		return fmt.Errorf("folder %s: list what the index holds: %w", s.name, err)
 	}
 	if more && rel == "" {
-		if err := s.mounted(); err != nil {
+		if err := s.rootMounted(); err != nil {
 			return err
 		}
 	}
@@ -66,14 +64,19 @@ func (s *session) scan(ctx context.Context, rel string) error {
 	}
 	missing := func() error {
 		rel, ok := s.rel(known.ID)
-		if err := differs(hint{id: known.ID, rel: rel, bad: !ok}); err != nil {
+		if err := differs(hint{id: known.ID, rel: rel, bad: !ok, scan: number}); err != nil {
 			return err
 		}
 		return advance()
 	}
 
 	var done int64
-	w := walker{root: s.root, cfg: s.cfg, page: walkPage, unlisted: s.warn}
+	var mounts []string
+	w := walker{root: s.root, cfg: s.cfg, page: walkPage, unlisted: s.warn, device: s.device}
+	w.mount = func(rel string) {
+		mounts = append(mounts, rel)
+		s.mounted(rel)
+	}
 	w.found = func(f found) error {
 		if done++; done%1000 == 0 {
 			s.Report(leat.Progress{Phase: "scanning", Position: f.rel, Done: done, Total: max(s.scans.total(), done)})
@@ -93,10 +96,7 @@ func (s *session) scan(ctx context.Context, rel string) error {
 				return nil
 			}
 		}
-		if s.emitter.recent.has(id, f.tag) {
-			return nil // on its way, or in deadletters
-		}
-		return differs(hint{id: id, rel: f.rel})
+		return differs(hint{id: id, rel: f.rel, scan: number})
 	}
 	if err := w.walk(ctx, rel); err != nil {
 		return err
@@ -110,28 +110,11 @@ func (s *session) scan(ctx context.Context, rel string) error {
 		return err
 	}
 	if rel == "" {
+		s.setMounts(mounts)
 		s.scans.setTotal(done)
 		s.report("scanning", fmt.Sprintf("%d files", done), done)
 	}
 	return s.sameRoot()
-}
-
-// mounted fails where the root is empty and another folder than the one that
-// was read before: most likely the place where it is to be mounted.
-func (s *session) mounted() error {
-	if s.lastRoot == rootID(s.identity) {
-		return nil
-	}
-	dir, err := s.root.Open(".")
-	if err != nil {
-		return s.rootError(err)
-	}
-	defer dir.Close()
-	if _, err := dir.ReadDir(1); !errors.Is(err, io.EOF) {
-		return err
-	}
-	return leat.Hint(fmt.Errorf("folder %s: %s is empty, is not the folder that was read before, and the index holds documents of it", s.name, s.cfg.Path),
-		"mount it; if it is meant to be empty, make any file in it, such as .keep, and its documents will be deleted")
 }
 
 // scans says when to scan what.

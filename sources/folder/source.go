@@ -39,6 +39,7 @@ type Source struct {
 	log  *slog.Logger
 
 	newWatcher func() (*fsnotify.Watcher, error) // tests make it fail
+	device     func(fs.FileInfo) uint64          // tests mount nothing
 }
 
 // New makes the source with a name over a folder. Nothing is opened before Run.
@@ -49,7 +50,7 @@ func New(name string, cfg Config, log *slog.Logger) (*Source, error) {
 	if cfg.Rescan == 0 {
 		cfg.Rescan = defaultRescan
 	}
-	return &Source{name: name, cfg: cfg, log: log.With("source", kind+":"+name), newWatcher: fsnotify.NewWatcher}, nil
+	return &Source{name: name, cfg: cfg, log: log.With("source", kind+":"+name), newWatcher: fsnotify.NewWatcher, device: device}, nil
 }
 
 // Close implements [leat.Source]. A source holds nothing beyond Run.
@@ -91,11 +92,13 @@ func (s *Source) rootError(err error) error {
 }
 
 // position is what a session leaves to the next. Where to resume is found by
-// the merge; that the root is still the same folder only it can tell.
+// the merge; that the root is still the same folder, and what was mounted in
+// it, only it can tell.
 type position struct {
-	Root  string    `json:"root"` // device and inode
-	Epoch uint64    `json:"epoch"`
-	Time  time.Time `json:"time"`
+	Root   string    `json:"root"`             // device and inode
+	Mounts []string  `json:"mounts,omitempty"` // see mounts
+	Epoch  uint64    `json:"epoch"`
+	Time   time.Time `json:"time"`
 }
 
 // session is one Run.
@@ -128,8 +131,10 @@ func (s *Source) Run(ctx context.Context, ls leat.Session) error {
 			return fmt.Errorf("folder %s: the saved position %s: %w", s.name, ls.Position, err)
 		}
 	}
-	run := &session{Source: s, Session: ls, root: root, identity: identity, lastRoot: last.Root}
-	run.emitter.clock = newClock(ls.Epoch)
+	run := &session{
+		Source: s, Session: ls, root: root, identity: identity, lastRoot: last.Root,
+		emitter: emitter{clock: newClock(ls.Epoch), recent: newMemory(), warned: newMemory(), mounts: last.Mounts},
+	}
 	if ls.Once {
 		return run.scan(ctx, "")
 	}
@@ -139,14 +144,6 @@ func (s *Source) Run(ctx context.Context, ls leat.Session) error {
 	g.Go(func() error { return run.rescan(ctx) })
 	g.Go(func() error { return run.rescanFolders(ctx) })
 	return g.Wait()
-}
-
-// rootID identifies the folder itself.
-func rootID(fi fs.FileInfo) string {
-	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
-		return fmt.Sprintf("%x-%x", uint64(st.Dev), st.Ino)
-	}
-	return ""
 }
 
 // sameRoot fails if the path no longer leads to the folder that is open: it

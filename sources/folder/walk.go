@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"path"
 	"slices"
 	"strings"
 )
@@ -34,6 +35,9 @@ type walker struct {
 	// smallest after those, so that memory does not grow with it (I8).
 	page  int
 	found func(found) error
+	// mount is told of a folder on another device than the one above it.
+	mount  func(rel string)
+	device func(fs.FileInfo) uint64
 	// unlisted is told of a file or folder that could not be looked at. What
 	// the index holds below it is left alone, as nobody knows.
 	unlisted func(rel string, err error)
@@ -52,6 +56,9 @@ func (w *walker) walk(ctx context.Context, rel string) error {
 		return nil
 	}
 	defer dir.Close()
+	if rel != "" && w.mounted(dir, rel) {
+		w.mount(rel)
+	}
 	after := ""
 	for {
 		entries, more, err := w.list(dir, rel, after)
@@ -100,6 +107,16 @@ func (w *walker) enter(rel string) (*os.Root, error) {
 		}
 	}
 	return w.root.OpenRoot(rel)
+}
+
+// mounted reports whether a file system is mounted at the folder.
+func (w *walker) mounted(dir *os.Root, rel string) bool {
+	here, err := dir.Stat(".")
+	if err != nil {
+		return false
+	}
+	above, err := w.root.Lstat(path.Dir(rel))
+	return err == nil && w.device(here) != w.device(above)
 }
 
 // list returns the smallest entries of a folder after a key, in order, and

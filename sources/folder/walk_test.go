@@ -21,7 +21,7 @@ func walkIDs(t testing.TB, dir string, page int) []string {
 	defer root.Close()
 	s := &Source{name: "n"}
 	var ids []string
-	w := walker{root: root, page: page,
+	w := walker{root: root, page: page, device: device,
 		found:    func(f found) error { ids = append(ids, s.id(f.rel)); return nil },
 		unlisted: func(rel string, err error) { t.Errorf("%s: %v", rel, err) },
 	}

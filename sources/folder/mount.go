@@ -1,0 +1,116 @@
+package folder
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"syscall"
+
+	"leat"
+)
+
+// A file system that is not mounted looks like an empty folder. Its documents
+// were not deleted, so an empty folder deletes documents only where it is known
+// to be no place for a mount: the root if it is the folder that was read
+// before, a folder below it if nothing was mounted there.
+
+// maxMounts bounds what a position carries.
+const maxMounts = 64
+
+func device(fi fs.FileInfo) uint64 {
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		return uint64(st.Dev)
+	}
+	return 0
+}
+
+// rootID identifies the folder itself.
+func rootID(fi fs.FileInfo) string {
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		return fmt.Sprintf("%x-%x", uint64(st.Dev), st.Ino)
+	}
+	return ""
+}
+
+// rootMounted fails where the root is empty and another folder than the one
+// that was read before.
+func (s *session) rootMounted() error {
+	if s.lastRoot == rootID(s.identity) {
+		return nil
+	}
+	empty, err := s.empty(".")
+	if err != nil {
+		return s.rootError(err)
+	}
+	if !empty {
+		return nil
+	}
+	return leat.Hint(fmt.Errorf("folder %s: %s is empty, is not the folder that was read before, and the index holds documents of it", s.name, s.cfg.Path),
+		"mount it; if it is meant to be empty, make any file in it, such as .keep, and its documents will be deleted")
+}
+
+func (s *session) empty(rel string) (bool, error) {
+	dir, err := s.root.Open(rel)
+	if err != nil {
+		return false, err
+	}
+	defer dir.Close()
+	_, err = dir.ReadDir(1)
+	if errors.Is(err, io.EOF) {
+		return true, nil
+	}
+	return false, err
+}
+
+// mounted notes that a file system is mounted at rel, before any document
+// below it is emitted: the positions that follow know of it.
+func (s *session) mounted(rel string) {
+	s.emitter.mu.Lock()
+	defer s.emitter.mu.Unlock()
+	if len(s.emitter.mounts) < maxMounts && !slices.Contains(s.emitter.mounts, rel) {
+		s.emitter.mounts = append(s.emitter.mounts, rel)
+	}
+}
+
+// setMounts notes what a full scan found. What is missing since stays noted
+// while its documents are held back.
+func (s *session) setMounts(found []string) {
+	s.emitter.mu.Lock()
+	defer s.emitter.mu.Unlock()
+	var mounts []string
+	for _, rel := range s.emitter.mounts {
+		if slices.Contains(found, rel) || s.unmounted(rel+"/") != "" {
+			mounts = append(mounts, rel)
+		}
+	}
+	s.emitter.mounts = mounts
+}
+
+// unmounted is the folder above rel where a file system was mounted that is
+// not now, or "".
+func (s *session) unmounted(rel string) string {
+	for _, at := range s.emitter.mounts {
+		if !strings.HasPrefix(rel, at+"/") {
+			continue
+		}
+		fi, err := s.root.Lstat(at)
+		if err != nil {
+			return at
+		}
+		above, err := s.root.Lstat(path.Dir(at))
+		if err != nil {
+			return at
+		}
+		if s.device(fi) != s.device(above) {
+			continue
+		}
+		if empty, err := s.empty(at); empty || err != nil {
+			return at
+		}
+	}
+	return ""
+}
