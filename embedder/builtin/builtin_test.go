@@ -109,7 +109,7 @@ func TestUpdateGolden(t *testing.T) {
 			g.Kind = leat.Query
 		}
 		var v []float32
-		if g.IDs, v, _, err = ref.Embed(g.Kind, text); err != nil {
+		if g.IDs, v, _, _, err = ref.Embed(g.Kind, text); err != nil {
 			t.Fatal(err)
 		}
 		if i%3 == 0 || text == long {

@@ -62,25 +62,14 @@ func (w *scratch) release() {
 
 func (t *Tokenizer) encode(dst []int32, text string, w *scratch) []int32 {
 	w.text = append(w.text[:0], wordStart...)
-	afterSpace := true
+	afterSpace := true // runs of spaces are one, and the first word has its mark
 	var score float32
-	for _, r := range text { // invalid UTF-8 gives utf8.RuneError
-		one := [1]rune{r}
-		out := one[:]
-		if int(r) < len(t.norm) {
-			if k := t.norm[r]; k != 0 {
-				out = t.replacements[k-1]
-			}
-		}
-		for _, r := range out {
-			if r != ' ' {
-				w.text = utf8.AppendRune(w.text, r)
-				afterSpace = false
-				continue
-			}
-			if afterSpace { // runs of spaces are one, and the text's first word has its mark
-				continue
-			}
+	emit := func(r rune) {
+		switch {
+		case r != ' ':
+			w.text = utf8.AppendRune(w.text, r)
+			afterSpace = false
+		case !afterSpace:
 			afterSpace = true
 			if len(w.text) >= flushBytes {
 				dst, score = t.segment(dst, score, w)
@@ -88,6 +77,17 @@ func (t *Tokenizer) encode(dst []int32, text string, w *scratch) []int32 {
 			}
 			w.text = append(w.text, wordStart...)
 		}
+	}
+	for _, r := range text { // invalid UTF-8 gives utf8.RuneError
+		if int(r) < len(t.norm) {
+			if k := t.norm[r]; k != 0 {
+				for _, r := range t.replacements[k-1] {
+					emit(r)
+				}
+				continue
+			}
+		}
+		emit(r)
 	}
 	dst, _ = t.segment(dst, score, w)
 	return dst
@@ -98,7 +98,7 @@ func (t *Tokenizer) encode(dst []int32, text string, w *scratch) []int32 {
 // if all of the text had been segmented at once.
 func (t *Tokenizer) segment(dst []int32, score float32, w *scratch) ([]int32, float32) {
 	const none = -1e30
-	text, n := w.text, len(w.text)
+	text, trie, n := w.text, t.trie, len(w.text)
 	if cap(w.best) <= n {
 		size := max(n+1, 2*flushBytes)
 		w.best, w.from, w.last = make([]float32, size), make([]int32, size), make([]int32, size)
@@ -109,20 +109,20 @@ func (t *Tokenizer) segment(dst []int32, score float32, w *scratch) ([]int32, fl
 	}
 	best[0] = score
 	for i := 0; i < n; {
-		_, size := utf8.DecodeRune(text[i:])
+		size := runeLen(text[i])
 		if here := best[i]; here > none {
-			at := int32(0)
+			base := trie[0].base
 			for e := i; e < n; {
-				next := t.trie[at].base + int32(text[e])
-				u := t.trie[next]
-				if u.parent != at {
+				c := text[e]
+				u := trie[base+int32(c)]
+				if u.label() != c {
 					break
 				}
-				at = next
+				base = u.base
 				e++
-				if u.piece >= 0 {
-					if s := here + t.scores[u.piece]; s > best[e] {
-						best[e], from[e], last[e] = s, int32(i), u.piece
+				if id := u.piece(); id >= 0 {
+					if s := here + t.scores[id]; s > best[e] {
+						best[e], from[e], last[e] = s, int32(i), id
 					}
 				}
 			}
@@ -140,4 +140,17 @@ func (t *Tokenizer) segment(dst []int32, score float32, w *scratch) ([]int32, fl
 		dst[a], dst[z] = dst[z], dst[a]
 	}
 	return dst, best[n]
+}
+
+// runeLen is the length of the character that begins with b in valid UTF-8.
+func runeLen(b byte) int {
+	switch {
+	case b < 0xC0:
+		return 1
+	case b < 0xE0:
+		return 2
+	case b < 0xF0:
+		return 3
+	}
+	return 4
 }

@@ -51,6 +51,10 @@ func TestHostileText(t *testing.T) {
 	if got, whole := tok.Count("before\x00after"), tok.Count("before"); got <= whole {
 		t.Errorf("NUL ends the text: %d tokens, %d before it", got, whole)
 	}
+	before := tok.Encode(nil, "before")
+	if got := tok.Encode(nil, "before\x00(and after"); !slices.Equal(got[:len(before)], before) || got[len(before)] != tok.unk || len(got) < len(before)+3 {
+		t.Errorf("NUL is not one unknown character: %v", got)
+	}
 	for _, text := range []string{"\xff", "a\xe4\xbd", "\xf0\x9f\x98", "\xed\xa0\x80", strings.Repeat("\x80", 5000), strings.Repeat("\ufdfa", 2000)} {
 		if n := tok.Count(text); n < 1 {
 			t.Errorf("%.20q: %d tokens", text, n)

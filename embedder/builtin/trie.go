@@ -8,30 +8,37 @@ import (
 
 // trie finds the pieces that begin at a place of the text. It is a double
 // array (Aoe 1989): the child of node n by byte c is node trie[n].base+c, if
-// that node's parent is n.
+// that node's label is c. No two nodes share a base, so the label says enough.
 type trie []node
 
 type node struct {
-	base   int32
-	parent int32 // -1: free, and the root
-	piece  int32 // that ends here; -1 none
+	base int32
+	tail uint32 // id+1 of the piece that ends here, 0 none; the low 8 bits are the label
 }
 
-var free = node{parent: -1, piece: -1}
+// Labels that no byte of UTF-8 matches.
+const (
+	free = 0xFF // of a slot without a node
+	root = 0xFE
+)
+
+func (n node) label() byte  { return byte(n.tail) }
+func (n node) piece() int32 { return int32(n.tail>>8) - 1 }
 
 // newTrie builds the trie of the pieces, which are distinct, not empty and in
 // byte order, with their ids.
 func newTrie(pieces [][]byte, ids []int32) trie {
 	t := make(trie, 1<<20)
 	for i := range t {
-		t[i] = free
+		t[i].tail = free
 	}
+	t[0].tail = root
 	used := make([]bool, len(t)) // bases: two nodes with one base would share children
 	grow := func(n int) {
 		for len(t) <= n {
 			used = append(used, make([]bool, len(t))...)
 			for range len(t) {
-				t = append(t, free)
+				t = append(t, node{tail: free})
 			}
 		}
 	}
@@ -44,7 +51,7 @@ func newTrie(pieces [][]byte, ids []int32) trie {
 		w := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		if int(w.depth) == len(pieces[w.lo]) {
-			t[w.node].piece = ids[w.lo]
+			t[w.node].tail |= uint32(ids[w.lo]+1) << 8
 			w.lo++
 		}
 		labels, starts = labels[:0], starts[:0]
@@ -57,14 +64,14 @@ func newTrie(pieces [][]byte, ids []int32) trie {
 			continue
 		}
 		starts = append(starts, w.hi)
-		for t[first].parent >= 0 {
+		for t[first].label() != free {
 			first++
 			grow(first + 256)
 		}
 		base := 0
 		for slot, tries := first, 0; base == 0; slot++ {
 			grow(slot + 256)
-			if t[slot].parent >= 0 {
+			if t[slot].label() != free {
 				continue
 			}
 			if b := slot - labels[0]; b > 0 && !used[b] && t.fits(b, labels[1:]) {
@@ -77,24 +84,24 @@ func newTrie(pieces [][]byte, ids []int32) trie {
 		used[base] = true
 		t[w.node].base = int32(base)
 		for k, c := range labels {
-			t[base+c].parent = w.node
+			t[base+c].tail = uint32(c)
 			todo = append(todo, work{int32(base + c), starts[k], starts[k+1], w.depth + 1})
 		}
 	}
 	n := len(t)
-	for n > 1 && t[n-1].parent < 0 {
+	for n > 1 && t[n-1].label() == free {
 		n--
 	}
 	out := make(trie, n+256) // a child's place is always inside
 	for i := copy(out, t[:n]); i < len(out); i++ {
-		out[i] = free
+		out[i].tail = free
 	}
 	return out
 }
 
 func (t trie) fits(base int, labels []int) bool {
 	for _, c := range labels {
-		if t[base+c].parent >= 0 {
+		if t[base+c].label() != free {
 			return false
 		}
 	}

@@ -42,19 +42,20 @@ func StartReference(dir string) (*Reference, error) {
 }
 
 // Embed returns the token ids of the bare text (no prefix, no special tokens),
-// the vector of the text as kind, and how long that took. The engine reads
+// the vector of the text as kind, and how long that took by the clock and of
+// the processor's time. The engine reads
 // text as far as its first NUL, and "<s>" and its like as special tokens.
-func (r *Reference) Embed(kind leat.Kind, text string) (ids []int32, vector []float32, took time.Duration, err error) {
+func (r *Reference) Embed(kind leat.Kind, text string) (ids []int32, vector []float32, wall, cpu time.Duration, err error) {
 	head := []byte{0, 0, 0, 0, 0}
 	if kind == leat.Query {
 		head[0] = 1
 	}
 	binary.LittleEndian.PutUint32(head[1:], uint32(len(text)))
 	if _, err := io.WriteString(r.in, string(head)+text); err != nil {
-		return nil, nil, 0, fmt.Errorf("reference engine: %w", err)
+		return nil, nil, 0, 0, fmt.Errorf("reference engine: %w", err)
 	}
 	var n uint32
-	var ns uint64
+	var ns [2]uint64
 	vector = make([]float32, 384)
 	read := func(v any) {
 		if err == nil {
@@ -67,9 +68,9 @@ func (r *Reference) Embed(kind leat.Kind, text string) (ids []int32, vector []fl
 	read(&ns)
 	read(vector)
 	if err != nil {
-		return nil, nil, 0, fmt.Errorf("reference engine: %w", err)
+		return nil, nil, 0, 0, fmt.Errorf("reference engine: %w", err)
 	}
-	return ids, vector, time.Duration(ns), nil
+	return ids, vector, time.Duration(ns[0]), time.Duration(ns[1]), nil
 }
 
 // Close ends the engine.
