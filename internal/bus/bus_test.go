@@ -243,11 +243,13 @@ func TestRecordsKeepWhatTheyCarry(t *testing.T) {
 type flaky struct {
 	net.Conn
 	lose *atomic.Int64 // one in so many reads; 0: none
+	lost *atomic.Int64
 }
 
 func (f flaky) Read(b []byte) (int, error) {
 	n, err := f.Conn.Read(b)
 	if one := f.lose.Load(); err == nil && one > 0 && rand.Int64N(one) == 0 {
+		f.lost.Add(1)
 		f.Conn.Close()
 		return 0, errors.New("connection lost by the test")
 	}
@@ -263,10 +265,10 @@ func TestOrderUnderRetries(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	var lose atomic.Int64
+	var lose, lost, refusals atomic.Int64
 	c.tr.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := c.dial(ctx, network, addr)
-		return flaky{conn, &lose}, err
+		return flaky{conn, &lose, &lost}, err
 	}
 	if err := c.EnsureTopics(t.Context(), Topic{Name: "t", Partitions: 2}); err != nil {
 		t.Fatal(err)
@@ -277,6 +279,7 @@ func TestOrderUnderRetries(t *testing.T) {
 		if rand.IntN(20) != 0 {
 			return nil, nil, false
 		}
+		refusals.Add(1)
 		res := req.ResponseKind().(*kmsg.ProduceResponse)
 		for _, rt := range req.(*kmsg.ProduceRequest).Topics {
 			st := kmsg.NewProduceResponseTopic()
@@ -302,7 +305,7 @@ func TestOrderUnderRetries(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		if i%500 == 0 { // let some go in small batches
+		if i%50 == 0 { // small batches: many requests
 			time.Sleep(time.Millisecond)
 		}
 	}
@@ -312,6 +315,9 @@ func TestOrderUnderRetries(t *testing.T) {
 		t.Fatal(err)
 	}
 	lose.Store(0)
+	if lost.Load() == 0 || refusals.Load() == 0 {
+		t.Errorf("%d answers were lost and %d requests refused: this tests nothing", lost.Load(), refusals.Load())
+	}
 	for i, at := range order {
 		if at != i*call {
 			t.Fatalf("done %d was called for %d", i, at)

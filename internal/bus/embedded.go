@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -44,11 +45,12 @@ type discovery struct {
 type Embedded struct {
 	dir     string
 	lock    *os.File
-	cluster *kfake.Cluster
 	addr    string
 	stop    chan struct{}
 	wg      sync.WaitGroup
 	once    sync.Once
+	mu      sync.Mutex // of cluster
+	cluster *kfake.Cluster
 }
 
 // StartEmbedded starts a broker that keeps its data in dir, or fails with
@@ -65,17 +67,20 @@ func StartEmbedded(ctx context.Context, dir string, log *slog.Logger) (*Embedded
 		return nil, err
 	}
 	e := &Embedded{dir: dir, lock: lock, stop: make(chan struct{})}
-	if err := e.start(ctx, log); err != nil {
+	if err = ctx.Err(); err == nil {
+		err = e.start(log)
+	}
+	if err != nil {
 		lock.Close()
 		return nil, err
 	}
+	e.wg.Go(func() { e.keep(log) })
 	return e, nil
 }
 
-func (e *Embedded) start(ctx context.Context, log *slog.Logger) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
+func (e *Embedded) data() string { return filepath.Join(e.dir, dataDir) }
+
+func (e *Embedded) start(log *slog.Logger) error {
 	port := 0
 	if d, err := readDiscovery(e.dir); err == nil {
 		if _, p, err := net.SplitHostPort(d.Addr); err == nil {
@@ -90,11 +95,19 @@ func (e *Embedded) start(ctx context.Context, log *slog.Logger) error {
 		}
 		return ln, err
 	}
+	data := e.data()
+	err := os.Remove(filepath.Join(data, "broker_configs.json")) // what stands below counts, not what once did
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		err = prepare(data, log)
+	}
+	if err != nil {
+		return leat.Hint(fmt.Errorf("bus: embedded broker: %w", err), damaged, data)
+	}
 	cluster, err := kfake.NewCluster(
 		kfake.Ports(port), // one broker
 		kfake.ListenFn(listen),
 		kfake.ClusterID("leat"),
-		kfake.DataDir(filepath.Join(e.dir, dataDir)),
+		kfake.DataDir(data),
 		kfake.SyncWrites(),
 		kfake.WithLogger(brokerLog{log}),
 		kfake.BrokerConfigs(map[string]string{
@@ -111,37 +124,92 @@ func (e *Embedded) start(ctx context.Context, log *slog.Logger) error {
 		}),
 	)
 	if err != nil {
-		return leat.Hint(fmt.Errorf("bus: embedded broker in %s: %w", e.dir, err),
-			"its files may be damaged; move %s away to begin anew: the sources are then read again", filepath.Join(e.dir, dataDir))
+		return leat.Hint(fmt.Errorf("bus: embedded broker in %s: %w", e.dir, err), damaged, data)
 	}
+	debug.FreeOSMemory() // loading has touched every byte of the data
 	e.cluster = cluster
 	e.addr = cluster.ListenAddrs()[0]
 	if err := writeDiscovery(e.dir, discovery{PID: os.Getpid(), Addr: e.addr}); err != nil {
 		cluster.Close()
+		e.cluster = nil
 		return fmt.Errorf("bus: embedded broker: %w", err)
 	}
-	e.wg.Go(e.retain)
 	return nil
 }
 
 const (
-	segmentBytes = 32 << 20
-	retainEvery  = time.Minute
+	keepEvery = time.Minute
+	damaged   = "its files may be damaged; move %s away to begin anew: the sources are then read again"
 )
 
-// retain drops what is past its topic's retention, which kfake does only
-// together with its own cleaner.
-func (e *Embedded) retain() {
-	tick := time.NewTicker(retainEvery)
+// keep looks after the data while the broker runs.
+func (e *Embedded) keep(log *slog.Logger) {
+	tick := time.NewTicker(keepEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-e.stop:
 			return
 		case <-tick.C:
-			e.cluster.ApplyRetention()
+		}
+		if err := e.tidy(log); err != nil {
+			log.Error("the embedded broker's data cannot be looked after", "error", err, "hint", leat.HintOf(err))
 		}
 	}
+}
+
+// tidy drops what is past its topic's retention and compacts what is due. A
+// partition that has been idle for as long as its retention keeps all topics'
+// expired records until it is written to again or deleted: see wouldEmpty.
+func (e *Embedded) tidy(log *slog.Logger) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.cluster == nil { // it did not start again
+		return e.start(log)
+	}
+	compaction, expiry := false, true
+	err := eachPartition(e.data(), func(dir string, config map[string]string) error {
+		if isCompacted(config) {
+			yes, err := due(dir)
+			compaction = compaction || yes
+			return err
+		}
+		emptied, err := wouldEmpty(dir, config)
+		expiry = expiry && !emptied
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if expiry {
+		e.cluster.ApplyRetention()
+	}
+	if !compaction {
+		return nil
+	}
+	// A compaction has the files to itself; clients see a broker that restarts.
+	e.cluster.Close()
+	e.cluster = nil
+	return e.start(log)
+}
+
+// wouldEmpty reports whether retention would drop all that a partition holds.
+// kfake would then forget after a kill how many records there had been and
+// count from 0 again, where groups have long been further.
+func wouldEmpty(dir string, config map[string]string) (bool, error) {
+	ms, err := strconv.ParseInt(config["retention.ms"], 10, 64)
+	if err != nil || ms < 0 {
+		return false, nil
+	}
+	bases, err := segments(dir)
+	if err != nil || len(bases) == 0 {
+		return false, err
+	}
+	info, err := os.Stat(segmentPath(dir, bases[len(bases)-1], ".dat"))
+	if err != nil {
+		return false, err
+	}
+	return time.Since(info.ModTime()) > time.Duration(ms)*time.Millisecond-keepEvery, nil
 }
 
 // Addr is host:port of the broker.
@@ -152,7 +220,9 @@ func (e *Embedded) Close() error {
 	e.once.Do(func() {
 		close(e.stop)
 		e.wg.Wait()
-		e.cluster.Close()
+		if e.cluster != nil {
+			e.cluster.Close()
+		}
 		e.lock.Close() // and with it the flock
 	})
 	return nil

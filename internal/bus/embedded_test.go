@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -87,7 +86,7 @@ func TestKill(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		timer := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+		timer := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
 		begun, enough := acked, 0
 		lines := bufio.NewScanner(out)
 		for lines.Scan() {
@@ -130,8 +129,9 @@ func TestKill(t *testing.T) {
 				handled[p] = max(handled[p], n)
 			}
 		}
-		io.Copy(io.Discard, out)
-		cmd.Wait()
+		if err := cmd.Wait(); err == nil {
+			t.Fatal("the child ended by itself")
+		}
 		timer.Stop()
 		if _, running, err := EmbeddedAddr(dir); running || err != nil {
 			t.Fatalf("round %d: after the kill EmbeddedAddr says running %v, %v", round, running, err)

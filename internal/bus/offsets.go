@@ -12,6 +12,15 @@ import (
 // span is the first offset that a partition holds and the one after the last.
 type span struct{ first, end int64 }
 
+// resume is where a consumer goes on that has committed an offset: from the
+// start where the partition does not reach that far, or no longer.
+func (s span) resume(committed int64) int64 {
+	if committed < s.first || committed > s.end {
+		return s.first
+	}
+	return committed
+}
+
 // spans asks for the bounds of every partition.
 func (c *Client) spans(ctx context.Context, topic string) ([]span, error) {
 	n, err := c.waitPartitions(ctx, topic)
@@ -132,7 +141,7 @@ func (c *Client) Lag(ctx context.Context, group, topic string) ([]PartitionLag, 
 	}
 	lags := make([]PartitionLag, len(spans))
 	for p, s := range spans {
-		lags[p] = PartitionLag{Partition: p, Committed: min(max(offsets[p], s.first), s.end), End: s.end}
+		lags[p] = PartitionLag{Partition: p, Committed: s.resume(offsets[p]), End: s.end}
 		if lags[p].Records() == 0 {
 			continue
 		}
@@ -173,9 +182,13 @@ func (c *Client) WaitCommitted(ctx context.Context, group, topic string, ends []
 		if err != nil {
 			return err
 		}
+		spans, err := c.spans(ctx, topic)
+		if err != nil {
+			return err
+		}
 		behind := 0
 		for p, end := range ends {
-			if offsets[p] < end && end > 0 {
+			if p < len(spans) && spans[p].resume(offsets[p]) < min(end, spans[p].end) {
 				behind++
 			}
 		}

@@ -57,7 +57,7 @@ type initProducerID struct {
 	ProducerEpoch        int16  `kafka:"min=v3,max=v4"`
 }
 
-func (*initProducerID) ApiKey() protocol.ApiKey           { return protocol.InitProducerId }
+func (*initProducerID) ApiKey() protocol.ApiKey           { return protocol.InitProducerId } //nolint:staticcheck // kafka-go's interface names it so
 func (*initProducerID) TypeKey() protocol.OverrideTypeKey { return 0 }
 
 func init() {

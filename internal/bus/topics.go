@@ -26,6 +26,7 @@ func (t Topic) settings() map[string]string {
 		s["cleanup.policy"] = "compact"
 		s["retention.ms"] = "-1"
 		s["retention.bytes"] = "-1"
+		s["delete.retention.ms"] = strconv.FormatInt(tombstoneLife.Milliseconds(), 10)
 	} else {
 		s["cleanup.policy"] = "delete"
 		s["retention.ms"] = "-1"
@@ -102,7 +103,7 @@ func (c *Client) checkTopic(ctx context.Context, t Topic) error {
 	}
 	keys := []string{"retention.ms", "retention.bytes", "max.message.bytes"}
 	if t.Compact { // retention does not act on a compacted topic
-		keys = keys[2:]
+		keys = []string{"delete.retention.ms", "max.message.bytes"}
 	}
 	for _, key := range keys {
 		h, err := strconv.ParseInt(have[key], 10, 64)
@@ -110,7 +111,7 @@ func (c *Client) checkTopic(ctx context.Context, t Topic) error {
 		if err != nil || werr != nil || h == w {
 			continue
 		}
-		if unlimited := strings.HasPrefix(key, "retention"); unlimited && h == -1 || (!unlimited || w != -1) && h >= w {
+		if unlimited := key != "max.message.bytes"; unlimited && h == -1 || (!unlimited || w != -1) && h >= w {
 			continue
 		}
 		mismatch(key, want[key])
