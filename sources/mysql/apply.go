@@ -194,6 +194,12 @@ func (r *run) rows(ctx context.Context, typ replication.EventType, e *replicatio
 		return fmt.Errorf("table %s: %d columns in its map, %d in its rows: %w", t.name, columns, e.ColumnCount, errRow)
 	}
 	r.captured[t] = true
+	if p := r.state.Tables[t.name]; p != nil && p.Seen != l.shape {
+		if p.Seen != "" {
+			r.resyncs[t] = "its columns have changed"
+		}
+		p.Seen = l.shape
+	}
 	if n := len(l.columns); cap(r.cells) < n {
 		r.cells, r.before = make([]cell, n), make([]cell, n)
 	}

@@ -129,12 +129,12 @@ func (s *Source) probeBinlog(ctx context.Context, c *conn) error {
 	defer syncer.Close()
 	stream, err := syncer.StartSync(gomysql.Position{Name: status.file, Pos: status.pos})
 	if err != nil {
-		return s.explain(err, "reading the binlog of")
+		return s.explain(err, readingBinlog)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	if _, err := stream.GetEvent(ctx); err != nil {
-		return s.explain(err, "reading the binlog of")
+		return s.explain(err, readingBinlog)
 	}
 	return nil
 }

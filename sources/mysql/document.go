@@ -30,6 +30,17 @@ type roles struct {
 type layout struct {
 	columns []column // of each cell
 	key     []int    // cells of the primary key, in its order
+	shape   string   // fingerprint: rows of layouts that share it become the same documents
+}
+
+// fingerprint sets shape. Charsets and widths are no part of it: the same text
+// or number comes of them.
+func (l *layout) fingerprint() {
+	b := []byte{}
+	for _, c := range l.columns {
+		b = fmt.Appendf(b, "%d.%d ", c.kind, c.scale)
+	}
+	l.shape = fmt.Sprintf("%s%v", b, l.key)
 }
 
 // maker makes events of rows, with few allocations: it is not safe for

@@ -59,7 +59,9 @@ func (o *origin) Rename(t *testing.T, from, to int) {
 	o.db.Exec(t, "UPDATE "+o.table+" SET id=? WHERE id=?", to, from)
 }
 
-func (o *origin) ID(key int) string { return leat.DocumentID("mysql", "shop", o.table, fmt.Sprint(key)) }
+func (o *origin) ID(key int) string {
+	return leat.DocumentID("mysql", "shop", o.table, fmt.Sprint(key))
+}
 
 func TestConformance(t *testing.T) {
 	flavors(t, func(t *testing.T, db *testenv.DB) {
@@ -73,4 +75,3 @@ func TestConformance(t *testing.T) {
 		})
 	})
 }
-

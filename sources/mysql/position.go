@@ -22,6 +22,9 @@ type state struct {
 	GTID   string `json:"gtid"`   // transactions that have been emitted; decides where to resume
 	File   string `json:"file"`   // end of the last one in the binlog
 	Pos    uint32 `json:"pos"`
+	// Given is the highest version of a snapshot's events. The next snapshot's
+	// are above it, even where no transaction has moved Pos in between.
+	Given uint64 `json:"given,omitempty"`
 	// Tables by database.table. A configured table that is not here is to be
 	// snapshotted from its beginning.
 	Tables map[string]*progress `json:"tables"`
@@ -29,11 +32,14 @@ type state struct {
 
 // progress of a table's snapshot.
 type progress struct {
-	Shape string   `json:"shape"`           // fingerprint of configuration and columns: another one means a new snapshot
-	Done  bool     `json:"done,omitempty"`  // the snapshot is complete
-	Swept bool     `json:"swept,omitempty"` // documents without rows were deleted
-	Key   []string `json:"key,omitempty"`   // primary key of the last row read, as SQL literals
-	Rows  int64    `json:"rows,omitempty"`
+	Config string   `json:"config"`          // fingerprint of the table's configuration …
+	Shape  string   `json:"shape"`           // … and of its columns when the snapshot began (see layout.shape)
+	Seen   string   `json:"seen,omitempty"`  // … and of those of the last row from the binlog since
+	Base   uint64   `json:"base,omitempty"`  // versions of the snapshot are above it
+	Done   bool     `json:"done,omitempty"`  // the snapshot is complete
+	Swept  bool     `json:"swept,omitempty"` // documents without rows were deleted
+	Key    []string `json:"key,omitempty"`   // primary key of the last row read, as SQL literals
+	Rows   int64    `json:"rows,omitempty"`
 	// Prepared: rows of an XA transaction were given that has not ended yet.
 	Prepared bool `json:"prepared,omitempty"`
 }

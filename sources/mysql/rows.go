@@ -113,6 +113,7 @@ func newMapLayout(t *table, e *replication.TableMapEvent, charsetOf map[uint64]s
 		}
 		l.columns[s.cell] = s.column
 	}
+	l.fingerprint()
 	return l, nil
 }
 
@@ -142,15 +143,15 @@ func (s *step) columnOf(charset string) (column, error) {
 	case gomysql.MYSQL_TYPE_DOUBLE:
 		return column{kind: double}, nil
 	case gomysql.MYSQL_TYPE_NEWDECIMAL:
-		return column{kind: decimal}, nil
+		return column{kind: decimal, scale: int(s.meta & 0xFF)}, nil
 	case gomysql.MYSQL_TYPE_DATE:
 		return column{kind: date}, nil
 	case gomysql.MYSQL_TYPE_TIME2:
-		return column{kind: clock}, nil
+		return column{kind: clock, scale: int(s.meta)}, nil
 	case gomysql.MYSQL_TYPE_DATETIME2:
-		return column{kind: datetime}, nil
+		return column{kind: datetime, scale: int(s.meta)}, nil
 	case gomysql.MYSQL_TYPE_TIMESTAMP2:
-		return column{kind: timestamp}, nil
+		return column{kind: timestamp, scale: int(s.meta)}, nil
 	case gomysql.MYSQL_TYPE_JSON:
 		return column{kind: jsonDocument}, nil
 	case gomysql.MYSQL_TYPE_ENUM, gomysql.MYSQL_TYPE_SET:

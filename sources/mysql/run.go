@@ -56,6 +56,8 @@ type run struct {
 
 	snapshot snapshot
 	resyncs  map[*table]string // to do at the next boundary, and why
+	altered  []*table          // since the position was saved, …
+	present  position          // … the end of the binlog when it was found
 	target   *logStatus        // Session.Once: where to end
 	behind   int64
 }
@@ -157,9 +159,12 @@ func (r *run) begin(ctx context.Context) error {
 	if r.number, err = fileNumber(status.file); err != nil {
 		return err
 	}
-	// Transactions that the set lacks may stand before status.pos: begin the
-	// positions below them.
+	// Of MySQL, transactions that the set lacks may stand before status.pos:
+	// begin the positions below them.
 	r.end = position{r.number, 4}
+	if r.server.mariadb() {
+		r.end.pos = status.pos
+	}
 	r.moved = true
 	r.session.Log.Info("first start: snapshot, then the binlog", "source", r.s.name, "from", status.file, "epoch", r.state.Epoch)
 	return nil
@@ -199,10 +204,19 @@ func (r *run) resume(ctx context.Context) error {
 	}
 	for name, p := range r.state.Tables {
 		t := r.tables[name]
-		if t == nil || p.Shape != t.read.shape { // no longer configured, or otherwise
+		if t == nil || p.Config != t.config { // no longer configured, or otherwise
 			delete(r.state.Tables, name)
 			r.moved = true
+		} else if p.Shape != t.read.shape {
+			r.altered = append(r.altered, t)
 		}
+	}
+	status, err := r.c.logStatus(ctx)
+	if err == nil {
+		r.present, err = status.position()
+	}
+	if err != nil {
+		return r.s.explain(err, "reading the binlog's status of")
 	}
 	r.session.Log.Info("resuming", "source", r.s.name, "position", r.state.describe())
 	return nil
@@ -278,6 +292,9 @@ func (r *run) idle(ctx context.Context) (done bool, err error) {
 	if r.open {
 		return false, nil
 	}
+	if err := r.checkAltered(ctx); err != nil {
+		return false, err
+	}
 	if err := r.advanceSnapshot(ctx); err != nil {
 		return false, err
 	}
@@ -292,6 +309,21 @@ func (r *run) idle(ctx context.Context) (done bool, err error) {
 		r.report(ctx)
 	}
 	return caughtUp, nil
+}
+
+// checkAltered: the statement that altered a table is in the binlog and was
+// met by now, unless its session kept it out (sql_log_bin=0).
+func (r *run) checkAltered(ctx context.Context) error {
+	if len(r.altered) == 0 || r.place().less(r.present) {
+		return nil
+	}
+	for _, t := range r.altered {
+		if p := r.state.Tables[t.name]; p != nil && t.read != nil && p.Shape != t.read.shape {
+			r.resyncs[t] = "its columns have changed"
+		}
+	}
+	r.altered = nil
+	return r.resync(ctx)
 }
 
 func (r *run) reachedTarget() bool {

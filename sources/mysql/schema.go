@@ -4,9 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"leat"
@@ -20,6 +20,7 @@ type table struct {
 	base      string
 	idPrefix  string // of its documents
 	tableLen  int    // of the part of idPrefix that names the table
+	config    string // fingerprint of cfg
 	mediaType string
 	columns   []string // those the configuration names, each once: the first cells of a row
 	roles     roles
@@ -34,7 +35,6 @@ type readLayout struct {
 	charsets []string // the server's name of each text cell's charset
 	keyNames []string // quoted columns of the primary key
 	keyKinds []column
-	shape    string // fingerprint of what a document is made of
 }
 
 func newTable(source string, cfg TableConfig) *table {
@@ -45,6 +45,8 @@ func newTable(source string, cfg TableConfig) *table {
 	}
 	t.idPrefix = leat.DocumentID("mysql", source, cfg.Table) + "/"
 	t.tableLen = len(leat.DocumentID("", "", cfg.Table)) - len(leat.DocumentID("", "", ""))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q", cfg))
+	t.config = hex.EncodeToString(sum[:8])
 	use := func(name string) int {
 		for i, have := range t.columns {
 			if strings.EqualFold(have, name) {
@@ -74,11 +76,13 @@ func quoteName(s string) string { return "`" + strings.ReplaceAll(s, "`", "``") 
 // schemaColumn is a row of information_schema.COLUMNS.
 type schemaColumn struct {
 	name, dataType, columnType, charset string
+	scale                               int
 }
 
 // load reads the table's present schema. It returns every problem, joined.
 func (t *table) load(ctx context.Context, c *conn) error {
-	rows, err := c.rows(ctx, "SELECT COLUMN_NAME, LOWER(DATA_TYPE), LOWER(COLUMN_TYPE), LOWER(COALESCE(CHARACTER_SET_NAME,'')) "+
+	rows, err := c.rows(ctx, "SELECT COLUMN_NAME, LOWER(DATA_TYPE), LOWER(COLUMN_TYPE), LOWER(COALESCE(CHARACTER_SET_NAME,'')), "+
+		"COALESCE(DATETIME_PRECISION, NUMERIC_SCALE, 0) "+
 		"FROM information_schema.COLUMNS WHERE TABLE_SCHEMA="+quoteText(t.schema)+" AND TABLE_NAME="+quoteText(t.base)+" ORDER BY ORDINAL_POSITION")
 	if err != nil {
 		return fmt.Errorf("reading the columns of %s: %w", t.name, err)
@@ -89,7 +93,11 @@ func (t *table) load(ctx context.Context, c *conn) error {
 	}
 	var columns []schemaColumn
 	for _, r := range rows {
-		columns = append(columns, schemaColumn{r[0], r[1], r[2], r[3]})
+		scale, err := strconv.Atoi(r[4])
+		if err != nil {
+			return fmt.Errorf("column %s of %s: scale %q: %w", r[0], t.name, r[4], err)
+		}
+		columns = append(columns, schemaColumn{r[0], r[1], r[2], r[3], scale})
 	}
 	rows, err = c.rows(ctx, "SELECT COLUMN_NAME FROM information_schema.STATISTICS WHERE TABLE_SCHEMA="+quoteText(t.schema)+
 		" AND TABLE_NAME="+quoteText(t.base)+" AND INDEX_NAME='PRIMARY' ORDER BY SEQ_IN_INDEX")
@@ -102,8 +110,7 @@ func (t *table) load(ctx context.Context, c *conn) error {
 	}
 	r := &readLayout{}
 	var errs []error
-	var shape []schemaColumn
-	use := func(name string, isKey bool) (int, bool) {
+	use := func(name string) (int, bool) {
 		for i, have := range t.columns {
 			if i < len(r.columns) && strings.EqualFold(have, name) {
 				return i, true
@@ -118,13 +125,12 @@ func (t *table) load(ctx context.Context, c *conn) error {
 				errs = append(errs, fmt.Errorf("column %s of table %s: %w", name, t.name, err))
 			}
 			r.columns, r.selects, r.charsets = append(r.columns, how), append(r.selects, expr), append(r.charsets, col.charset)
-			shape = append(shape, col)
 			return len(r.columns) - 1, true
 		}
 		return 0, false
 	}
 	for _, name := range t.columns {
-		if _, ok := use(name, false); !ok {
+		if _, ok := use(name); !ok {
 			names := make([]string, len(columns))
 			for i, col := range columns {
 				names[i] = col.name
@@ -134,7 +140,7 @@ func (t *table) load(ctx context.Context, c *conn) error {
 		}
 	}
 	for _, k := range rows {
-		i, ok := use(k[0], true)
+		i, ok := use(k[0])
 		if !ok {
 			errs = append(errs, fmt.Errorf("the primary key of %s names a column it does not have: %s", t.name, k[0]))
 			continue
@@ -156,12 +162,7 @@ func (t *table) load(ctx context.Context, c *conn) error {
 	if len(errs) > 0 {
 		return errors.Join(errs...)
 	}
-	fingerprint, err := json.Marshal([]any{t.cfg, fmt.Sprintf("%q", shape), r.keyNames})
-	if err != nil {
-		return fmt.Errorf("table %s: %w", t.name, err)
-	}
-	sum := sha256.Sum256(fingerprint)
-	r.shape = hex.EncodeToString(sum[:8])
+	r.fingerprint()
 	t.read = r
 	return nil
 }
@@ -192,15 +193,15 @@ func columnOf(c schemaColumn) (column, string, error) {
 	case "double":
 		return is(double)
 	case "decimal":
-		return is(decimal)
+		return column{kind: decimal, scale: c.scale}, name, nil
 	case "date":
 		return is(date)
 	case "time":
-		return is(clock)
+		return column{kind: clock, scale: c.scale}, name, nil
 	case "datetime":
-		return is(datetime)
+		return column{kind: datetime, scale: c.scale}, name, nil
 	case "timestamp":
-		return is(timestamp)
+		return column{kind: timestamp, scale: c.scale}, name, nil
 	case "json":
 		return is(jsonDocument)
 	case "char", "varchar", "tinytext", "text", "mediumtext", "longtext", "enum", "set":

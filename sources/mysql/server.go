@@ -201,6 +201,8 @@ func (c *conn) logStatus(ctx context.Context) (logStatus, error) {
 	return l, nil
 }
 
+const readingBinlog = "reading the binlog of"
+
 // explain says what, where and what to do about an error of the server.
 func (s *Source) explain(err error, doing string) error {
 	if err == nil || errors.Is(err, context.Canceled) {
@@ -214,6 +216,9 @@ func (s *Source) explain(err error, doing string) error {
 	}
 	switch e.Code {
 	case erAccessDenied, erAccountLocked:
+		if doing == readingBinlog { // the connection itself was allowed
+			return leat.Hint(wrapped, "%s", s.replicationGrant())
+		}
 		return leat.Hint(wrapped, "check user and password of source %q; to make the account: CREATE USER %s IDENTIFIED BY '…'", s.name, s.account())
 	case erSpecificDenied:
 		return leat.Hint(wrapped, "%s", s.replicationGrant())

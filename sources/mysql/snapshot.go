@@ -213,7 +213,11 @@ func (r *run) askChunk(ctx context.Context) error {
 		s.rows = 500
 		s.ctx, s.cancel = context.WithCancel(ctx)
 	}
-	c := &chunk{table: t, layout: t.read, after: after, low: r.end, gtid: r.set.String(), limit: s.rows, version: version(r.state.Epoch, r.end)}
+	v, err := r.snapshotVersion(p)
+	if err != nil {
+		return err
+	}
+	c := &chunk{table: t, layout: t.read, after: after, low: r.end, gtid: r.set.String(), limit: s.rows, version: v}
 	s.reading = c
 	go func() {
 		c.err = s.conn.readChunk(s.ctx, c, r.s.name)
@@ -226,13 +230,13 @@ func (r *run) askChunk(ctx context.Context) error {
 // deleted first.
 func (r *run) prepareTable(ctx context.Context, t *table) error {
 	p := r.state.Tables[t.name]
-	if p != nil && p.Swept && (t.read == nil || p.Shape == t.read.shape) {
+	if p != nil && p.Swept {
 		return nil
 	}
 	if err := r.flush(ctx); err != nil { // Known waits for what was handed over
 		return err
 	}
-	p = &progress{}
+	p = &progress{Config: t.config, Base: r.state.Given}
 	if t.read != nil {
 		p.Shape = t.read.shape
 	}
@@ -257,6 +261,21 @@ func (r *run) prepareTable(ctx context.Context, t *table) error {
 	return nil
 }
 
+// snapshotVersion is the version of what is read now: the low watermark. Where
+// it has not moved since another snapshot, the bytes between it and the next
+// row, of events that carry none, tell the two apart.
+func (r *run) snapshotVersion(p *progress) (uint64, error) {
+	const spare = 32 // less than the GTID event that begins a transaction
+	if p.Base >= version(r.state.Epoch, r.end)+spare {
+		if err := r.raiseEpoch(); err != nil {
+			return 0, err
+		}
+	}
+	v := max(version(r.state.Epoch, r.end), p.Base+1)
+	r.state.Given = max(r.state.Given, v)
+	return v, nil
+}
+
 // sweep deletes the documents of a table that have no row. A row that comes
 // back later does so by the binlog, past the version given here.
 func (r *run) sweep(ctx context.Context, t *table) error {
@@ -265,7 +284,10 @@ func (r *run) sweep(ctx context.Context, t *table) error {
 			return r.s.explain(err, "waiting for transactions on")
 		}
 	}
-	v := version(r.state.Epoch, r.end)
+	v, err := r.snapshotVersion(r.state.Tables[t.name])
+	if err != nil {
+		return err
+	}
 	gone := 0
 	batch := make([]string, 0, sweepBatch)
 	look := func() error {

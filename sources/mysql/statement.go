@@ -72,6 +72,19 @@ var onlineCopy = regexp.MustCompile("(?i)[`. ]_([^` ,]+)_(gho|new)`? +TO ")
 
 var replacesRows = regexp.MustCompile(`(?i)\b(TRUNCATE|DROP|EXCHANGE|COALESCE|REORGANIZE|IMPORT)\s+(PARTITION|TABLESPACE)\b|\bRENAME\s+(TO\s|AS\s|[^CIK\s])`)
 
+// redefines matches the clauses of ALTER TABLE that give a column of the
+// configuration other values or another meaning, though its kind may stay.
+func (t *table) redefines(clauses string) bool {
+	names := make([]string, len(t.columns))
+	for i, c := range t.columns {
+		names[i] = regexp.QuoteMeta(c)
+	}
+	name := "`?(" + strings.Join(names, "|") + ")`?(\\W|$)"
+	const column = `\s+(COLUMN\b\s*)?(IF\s+(NOT\s+)?EXISTS\s+)?`
+	return regexp.MustCompile(`(?i)\b((MODIFY|CHANGE|ADD|DROP|RENAME)` + column + `\(?\s*` + name +
+		`|CHANGE` + column + `\S+\s+` + name + `|TO\s+` + name + `|CONVERT\s+TO\b)`).MatchString(clauses)
+}
+
 // schemaChange decides whether a table is still what its documents say.
 func (r *run) schemaChange(ctx context.Context, t *table, word, query string) {
 	why := ""
@@ -86,12 +99,16 @@ func (r *run) schemaChange(ctx context.Context, t *table, word, query string) {
 		why = "it was dropped"
 	case word == "ALTER" && replacesRows.MatchString(query):
 		why = "its rows were replaced"
+	case word == "ALTER" && t.redefines(query):
+		why = "a column of the configuration was changed"
 	}
 	if why == "" {
 		// Only the present schema can be asked for, which may be ahead of this
-		// statement: then the snapshot comes early, with the same result.
-		probe := newTable(r.s.name, t.cfg)
-		if err := probe.load(ctx, r.c); err != nil || probe.read == nil || r.state.Tables[t.name] == nil || probe.read.shape != r.state.Tables[t.name].Shape {
+		// statement: rows that come before it gets there show by Seen that they
+		// are older.
+		probe, p := newTable(r.s.name, t.cfg), r.state.Tables[t.name]
+		if err := probe.load(ctx, r.c); err != nil || probe.read == nil || p == nil ||
+			probe.read.shape != p.Shape || p.Seen != "" && probe.read.shape != p.Seen {
 			why = "columns of the configuration have changed"
 		}
 	}

@@ -57,7 +57,7 @@ func (s *Source) openStream(v *server, set gomysql.GTIDSet) (*stream, error) {
 	inner, err := st.syncer.StartSyncGTID(set.Clone())
 	if err != nil {
 		st.syncer.Close()
-		return nil, s.explain(err, "reading the binlog of")
+		return nil, s.explain(err, readingBinlog)
 	}
 	go func() {
 		defer close(st.ended)
@@ -66,7 +66,7 @@ func (s *Source) openStream(v *server, set gomysql.GTIDSet) (*stream, error) {
 		if err == nil {
 			err = fmt.Errorf("unexpected event")
 		}
-		st.fail(s.explain(err, "reading the binlog of"))
+		st.fail(s.explain(err, readingBinlog))
 	}()
 	return st, nil
 }

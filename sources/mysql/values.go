@@ -42,6 +42,7 @@ type cell struct {
 // column is how one column's values are read.
 type column struct {
 	kind    kind
+	scale   int               // digits after the point, of decimals and fractions of seconds
 	charset encoding.Encoding // of text; nil: UTF-8 already
 }
 
