@@ -103,6 +103,10 @@ func (e *Embedded) start(log *slog.Logger) error {
 	if err != nil {
 		return leat.Hint(fmt.Errorf("bus: embedded broker: %w", err), damaged, data)
 	}
+	// Loading touches every byte of the data, a segment of every partition at a
+	// time: neither the garbage nor its pages are to stay (I8).
+	defer debug.FreeOSMemory()
+	defer debug.SetGCPercent(debug.SetGCPercent(25))
 	cluster, err := kfake.NewCluster(
 		kfake.Ports(port), // one broker
 		kfake.ListenFn(listen),
@@ -126,7 +130,6 @@ func (e *Embedded) start(log *slog.Logger) error {
 	if err != nil {
 		return leat.Hint(fmt.Errorf("bus: embedded broker in %s: %w", e.dir, err), damaged, data)
 	}
-	debug.FreeOSMemory() // loading has touched every byte of the data
 	e.cluster = cluster
 	e.addr = cluster.ListenAddrs()[0]
 	if err := writeDiscovery(e.dir, discovery{PID: os.Getpid(), Addr: e.addr}); err != nil {

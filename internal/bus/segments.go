@@ -28,7 +28,7 @@ import (
 // The version of kfake is pinned; a snapshot that it does not know it ignores.
 
 const (
-	segmentBytes = 16 << 20
+	segmentBytes = 8 << 20
 	indexEntry   = 15
 	kfakeFormat  = 1 // of snapshot.json and .idx
 )
