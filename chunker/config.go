@@ -9,17 +9,18 @@ import (
 
 // Config of the chunker. Sizes are in the embedding model's tokens.
 type Config struct {
-	// TargetTokens is the size that chunks are near. Default 200, about 900
-	// characters of English or 300 of Chinese.
+	// TargetTokens is the size that chunks are near. Default 225, about 900
+	// characters of English or 350 of Chinese.
 	TargetTokens int `yaml:"target_tokens"`
-	// MaxTokens is never exceeded. Default 320.
+	// MaxTokens is never exceeded. Default 350,
+	// less where the model takes fewer.
 	MaxTokens int `yaml:"max_tokens"`
 }
 
 // Defaults, measured in docs/benchmarks.md.
 const (
-	defaultTarget = 200
-	defaultMax    = 320
+	defaultTarget = 225
+	defaultMax    = 350
 	minTarget     = 16
 )
 
@@ -44,10 +45,10 @@ func (c Config) Validate() error {
 	}
 	d := c.withDefaults()
 	if d.TargetTokens < minTarget {
-		bad("target_tokens", "leave it out for the default of 200", "%d is below %d", d.TargetTokens, minTarget)
+		bad("target_tokens", "leave it out for the default of 225", "%d is below %d", d.TargetTokens, minTarget)
 	}
 	if d.MaxTokens < d.TargetTokens*5/4 {
-		bad("max_tokens", "give at least 5/4 of target_tokens, so that boundaries can be chosen; 8/5 is the default",
+		bad("max_tokens", "give at least 5/4 of target_tokens, so that boundaries can be chosen; 14/9 is the default",
 			"%d leaves no room above a target of %d", d.MaxTokens, d.TargetTokens)
 	}
 	return errors.Join(errs...)

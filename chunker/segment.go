@@ -30,7 +30,7 @@ type segmenter struct {
 
 // Weights of the costs; docs/benchmarks.md tells how they were chosen.
 const (
-	sizeWeight = 1000 // of a chunk of no size; of one at target: 0
+	sizeWeight = 500 // of a chunk of no size; of one at target: 0
 	hashWeight = 300  // of the most unlucky hash
 )
 
@@ -40,9 +40,9 @@ var cutCosts = [gaps]int64{
 	gapClause:    1500,
 	gapRow:       700,
 	gapSentence:  500,
-	gapLine:      250,
-	gapParagraph: 0,
-	gapSection:   -200,
+	gapLine:      100,
+	gapParagraph: -400,
+	gapSection:   -600,
 }
 
 const (
