@@ -13,13 +13,16 @@ import (
 )
 
 // TextIndex finds chunks by their words: FTS5, BM25.
-type TextIndex struct{ sink }
+type TextIndex struct {
+	sink
+	frequencies frequencies
+}
 
 var _ leat.TextIndex = (*TextIndex)(nil)
 
 // Text returns the store's text index.
 func (s *Store) Text() *TextIndex {
-	return &TextIndex{sink{store: s, table: textPrefix, kind: textContents{}}}
+	return &TextIndex{sink: sink{store: s, table: textPrefix, kind: textContents{}}}
 }
 
 // wordsTable makes the full-text table. It keeps no text of its own
@@ -28,6 +31,7 @@ func (s *Store) Text() *TextIndex {
 func wordsTable(prefix string) string {
 	return strings.ReplaceAll(`
 CREATE VIRTUAL TABLE $_words USING fts5(title, body, content='', contentless_delete=1, tokenize='`+tokenize+`');
+CREATE VIRTUAL TABLE $_vocabulary USING fts5vocab($_words, row);
 INSERT INTO $_words($_words, rank) VALUES ('rank', 'bm25(`+columnWeights+`)');
 `, "$", prefix)
 }
@@ -46,7 +50,7 @@ func (textContents) data(r *leat.Revision, ch *leat.Chunk) (any, []string, error
 
 func (textContents) index(c *conn, no int64, r *leat.Revision, ch *leat.Chunk) error {
 	return c.exec("INSERT INTO $_words (rowid, title, body) VALUES (?, ?, ?)", no,
-		strings.Join(words(above(r, ch), indexed), " "), strings.Join(words(ch.Text, indexed), " "))
+		strings.Join(words(above(r, ch)), " "), strings.Join(words(ch.Text), " "))
 }
 
 func (textContents) unindex(c *conn, doc int64) error {
@@ -61,12 +65,17 @@ func above(r *leat.Revision, ch *leat.Chunk) string {
 // SearchText implements [leat.TextIndex]. A query is plain text: any of its
 // words may match, the more and the rarer the better (BM25).
 func (t *TextIndex) SearchText(ctx context.Context, query string, limit int) ([]leat.Match, error) {
-	match := matchExpression(query)
-	if match == "" || limit <= 0 {
+	asked := distinct(query)
+	if len(asked) == 0 || limit <= 0 {
 		return nil, nil
 	}
 	var found []leat.Match
 	err := t.store.read.tx(ctx, t.table, func(c *conn) error {
+		telling, err := t.frequencies.rarest(c, asked)
+		if err != nil || len(telling) == 0 {
+			return err
+		}
+		match := matchExpression(telling)
 		// Contents of versions that wait for their last part are found as well
 		// and left out by the join: look further where that leaves too few.
 		for n := limit; ; n *= 4 {

@@ -1,39 +1,31 @@
 package sqlite
 
 import (
+	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
+	"github.com/blevesearch/snowballstem"
+	"github.com/blevesearch/snowballstem/english"
 	"golang.org/x/text/unicode/norm"
 )
 
-// purpose says what words are made for.
-type purpose int
-
-const (
-	indexed purpose = iota
-	asked
-)
-
 // words cuts text into the words that are indexed and searched: runs of letters
-// and digits, folded (NFKC, lower case, no accents). Scripts that set no spaces
-// between words give every pair of neighbouring characters; where text is
-// indexed the last character of a run follows alone, so that every character
-// begins a word and one asked for alone is found by prefix.
-func words(text string, p purpose) []string {
+// and digits, folded (NFKC, lower case, no accents), English ones to their stem
+// (Porter 2, snowballstem.org). Of scripts that set no
+// spaces between words it gives every character and every pair of neighbours:
+// docs/adr/002-embedded-store.md has what other cuts find.
+func words(text string) []string {
 	var out []string
-	var run []byte   // of a script with spaces
-	var pair [2]rune // the last characters of a run without
-	n := 0           // how many
+	var run []byte // of a script with spaces
+	var last rune  // the character before, of a script without; 0: none
 	flush := func() {
 		if len(run) > 0 {
-			out = append(out, string(run))
+			out = append(out, stem(string(run)))
 			run = run[:0]
 		}
-		if n == 1 || n > 1 && p == indexed {
-			out = append(out, string(pair[1]))
-		}
-		n = 0
+		last = 0
 	}
 	for _, r := range fold(text) {
 		switch {
@@ -41,21 +33,31 @@ func words(text string, p purpose) []string {
 			if len(run) > 0 {
 				flush()
 			}
-			pair[0], pair[1] = pair[1], r
-			if n++; n > 1 {
-				out = append(out, string(pair[:]))
+			if last != 0 {
+				out = append(out, string([]rune{last, r}))
 			}
+			out = append(out, string(r))
+			last = r
 		case unicode.IsLetter(r) || unicode.IsNumber(r) || unicode.IsMark(r):
-			if n > 0 {
-				flush()
-			}
-			run = append(run, string(r)...)
+			last = 0
+			run = utf8.AppendRune(run, r)
 		default:
 			flush()
 		}
 	}
 	flush()
 	return out
+}
+
+func stem(word string) string {
+	for i := range len(word) {
+		if c := word[i]; c < 'a' || c > 'z' {
+			return word
+		}
+	}
+	env := snowballstem.NewEnv(word)
+	english.Stem(env)
+	return env.Current()
 }
 
 // unspaced tells characters of scripts that are written without spaces.
@@ -83,36 +85,22 @@ func fold(text string) string {
 	return norm.NFKC.String(b.String())
 }
 
-// maxWords bounds a query: the rest of a longer one is not looked at.
-const maxWords = 64
-
-// matchExpression makes an FTS5 query of any text: its distinct words, one of
-// which must occur. "" when there are none.
-func matchExpression(query string) string {
-	seen := map[string]bool{}
-	var b strings.Builder
-	for _, w := range words(bounded(query), asked) {
-		if seen[w] {
-			continue
-		}
-		if len(seen) == maxWords {
-			break
-		}
-		if seen[w] = true; b.Len() > 0 {
-			b.WriteString(" OR ")
-		}
-		// Words hold letters, digits and marks only: no quote can end one.
-		b.WriteString(`"` + w + `"`)
-		if r := []rune(w); len(r) == 1 && unspaced(r[0]) {
-			b.WriteByte('*')
-		}
-	}
-	return b.String()
-}
-
 // maxQuery is how much of a query is read, in bytes.
 const maxQuery = 4096
 
-func bounded(query string) string {
-	return strings.ToValidUTF8(query[:min(len(query), maxQuery)], " ")
+// distinct returns the words of a query, each once.
+func distinct(query string) []string {
+	query = strings.ToValidUTF8(query[:min(len(query), maxQuery)], " ")
+	seen := map[string]bool{}
+	return slices.DeleteFunc(words(query), func(w string) bool {
+		again := seen[w]
+		seen[w] = true
+		return again
+	})
+}
+
+// matchExpression makes an FTS5 query of words, one of which must occur. Words
+// hold letters, digits and marks only, so that no quote can end one.
+func matchExpression(words []string) string {
+	return `"` + strings.Join(words, `" OR "`) + `"`
 }

@@ -1,0 +1,168 @@
+package search
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"leat"
+	"leat/internal/search"
+	"leat/sinks/sqlite"
+)
+
+const (
+	chunks = 20_000
+	batch  = 200 // revisions a transaction
+)
+
+// BenchmarkLatency asks both sets' questions of 20,000 chunks. It reports the
+// first search of a process, which loads the vectors, apart.
+func BenchmarkLatency(b *testing.B) {
+	sets := both(b)
+	m := model(b)
+	dir := b.TempDir()
+	text, vectors := stores(b, dir, m.Model())
+	ctx := context.Background()
+	for part := range slices.Chunk(many(sets, chunks, m.Model().Dimension), batch) {
+		for _, x := range []leat.Sink{text, vectors} {
+			if _, err := x.Apply(ctx, part); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	for _, mode := range []search.Mode{search.Text, search.Vector, search.Hybrid} {
+		for _, s := range sets {
+			b.Run(fmt.Sprintf("%s/%s", mode, s.name), func(b *testing.B) {
+				store, err := sqlite.OpenReader(filepath.Join(dir, "store.db"), sqlite.Config{}, slog.New(slog.DiscardHandler))
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer store.Close()
+				before := heap()
+				v, err := store.Vectors(m.Model())
+				if err != nil {
+					b.Fatal(err)
+				}
+				// The model itself, not what it answered before.
+				searcher := search.New(store.Text(), v, m.Embedder)
+				var took []time.Duration
+				ask := func(i int) {
+					start := time.Now()
+					if _, err := searcher.Search(ctx, s.questions[i%len(s.questions)].text, mode, 10); err != nil {
+						b.Fatal(err)
+					}
+					took = append(took, time.Since(start))
+				}
+				ask(0)
+				busy := cpu(b)
+				for i := range b.N {
+					ask(i + 1)
+				}
+				busy = cpu(b) - busy
+				first := took[0]
+				took = took[1:]
+				slices.Sort(took)
+				ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+				b.ReportMetric(0, "ns/op")
+				b.ReportMetric(ms(first), "first-ms")
+				b.ReportMetric(ms(took[len(took)/2]), "p50-ms")
+				b.ReportMetric(ms(took[len(took)*99/100]), "p99-ms")
+				b.ReportMetric(ms(busy)/float64(b.N), "cpu-ms")
+				b.ReportMetric(float64(heap()-before)/(1<<20), "heap-MiB")
+				runtime.KeepAlive(searcher)
+			})
+		}
+	}
+}
+
+// cpu is what the process has used of the processors: unlike the time a search
+// takes it does not depend on what else the machine does.
+func cpu(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// BenchmarkApply writes 20,000 revisions of one chunk, in transactions of 200,
+// and beside that the same rows by plain INSERTs into one table.
+func BenchmarkApply(b *testing.B) {
+	sets := both(b)
+	all := many(sets, chunks, 384)
+	rate := func(b *testing.B, prepare func(b *testing.B) func([]leat.Revision)) {
+		var spent time.Duration
+		for range b.N {
+			apply := prepare(b)
+			start := time.Now()
+			for part := range slices.Chunk(all, batch) {
+				apply(part)
+			}
+			spent += time.Since(start)
+		}
+		b.ReportMetric(0, "ns/op")
+		b.ReportMetric(float64(len(all)*b.N)/spent.Seconds(), "revisions/s")
+	}
+	m := leat.Model{Name: "random", Dimension: 384}
+	sink := func(pick func(*sqlite.TextIndex, *sqlite.VectorIndex) leat.Sink) func(*testing.B) func([]leat.Revision) {
+		return func(b *testing.B) func([]leat.Revision) {
+			x := pick(stores(b, b.TempDir(), m))
+			return func(part []leat.Revision) {
+				if _, err := x.Apply(context.Background(), part); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+	}
+	b.Run("text", func(b *testing.B) {
+		rate(b, sink(func(t *sqlite.TextIndex, _ *sqlite.VectorIndex) leat.Sink { return t }))
+	})
+	b.Run("vectors", func(b *testing.B) {
+		rate(b, sink(func(_ *sqlite.TextIndex, v *sqlite.VectorIndex) leat.Sink { return v }))
+	})
+	b.Run("plain", func(b *testing.B) { rate(b, plain) })
+}
+
+// plain inserts id, version and text into a table, in the same transactions.
+func plain(b *testing.B) func([]leat.Revision) {
+	db, err := sql.Open("sqlite", filepath.Join(b.TempDir(), "plain.db")+"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { db.Close() })
+	if _, err := db.Exec("CREATE TABLE t (id TEXT PRIMARY KEY, version INTEGER, text TEXT)"); err != nil {
+		b.Fatal(err)
+	}
+	return func(part []leat.Revision) {
+		tx, err := db.Begin()
+		if err != nil {
+			b.Fatal(err)
+		}
+		stmt, err := tx.Prepare("INSERT INTO t VALUES (?, ?, ?)")
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, r := range part {
+			if _, err := stmt.Exec(r.Document, r.Version, r.Chunks[0].Text); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if err := tx.Commit(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
