@@ -43,3 +43,9 @@ func TestTextConformance(t *testing.T) {
 }
 
 func TestVectorConformance(t *testing.T) { sinktest.RunVector(t, openVectors) }
+
+func TestTextCrash(t *testing.T) {
+	sinktest.RunTextCrash(t, func(t testing.TB, dir string) leat.TextIndex { return openStore(t, dir).Text() })
+}
+
+func TestVectorCrash(t *testing.T) { sinktest.RunVectorCrash(t, openVectors) }
