@@ -167,36 +167,57 @@ func BenchmarkConsume(b *testing.B) {
 		b.Fatal(err)
 	}
 	run := 0
+	// Joining the group and leaving it are measured apart from reading.
+	report := func(b *testing.B, n int, joining, reading time.Duration) {
+		b.ReportMetric(float64(n)/reading.Seconds(), "records/s")
+		b.ReportMetric(float64(joining.Milliseconds())/float64(b.N), "first-ms")
+		b.ReportMetric(0, "ns/op")
+	}
 	b.Run("leat", func(b *testing.B) {
 		n := 0
+		var joining, reading time.Duration
 		for b.Loop() {
 			run++
-			n += consume(b, c, fmt.Sprint("leat", run), ends)
+			k, j, r := consume(b, c, fmt.Sprint("leat", run), ends)
+			n, joining, reading = n+k, joining+j, reading+r
 		}
-		perSecond(b, n)
+		report(b, n, joining, reading)
 	})
 	b.Run("kafka.Reader", func(b *testing.B) {
 		n := 0
+		var joining, reading time.Duration
 		for b.Loop() {
 			run++
+			begun := time.Now()
 			r := kafka.NewReader(kafka.ReaderConfig{
 				Brokers: []string{addr}, GroupID: fmt.Sprint("reader", run), Topic: topic,
 				MinBytes: 1, MaxBytes: 4 << 20, CommitInterval: 500 * time.Millisecond, QueueCapacity: 4000,
 			})
-			for range total {
+			var first time.Time
+			for i := range total {
 				if _, err := r.FetchMessage(b.Context()); err != nil {
 					b.Fatal(err)
 				}
+				if i == 0 {
+					first = time.Now()
+				}
 				n++
 			}
-			r.Close()
+			joining += first.Sub(begun)
+			reading += time.Since(first)
+			if err := r.Close(); err != nil {
+				b.Fatal(err)
+			}
 		}
-		perSecond(b, n)
+		report(b, n, joining, reading)
 	})
 }
 
-// consume reads topic from its start to ends as a new group.
-func consume(b *testing.B, c *bus.Client, group string, ends []int64) int {
+// consume reads topic from its start to ends as a new group: how many records,
+// how long until the first and from then to the last.
+func consume(b *testing.B, c *bus.Client, group string, ends []int64) (n int, joining, reading time.Duration) {
+	begun := time.Now()
+	var first time.Time
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
 	counts := make(chan int, 64)
@@ -207,21 +228,25 @@ func consume(b *testing.B, c *bus.Client, group string, ends []int64) int {
 			return nil
 		})
 	}()
-	var want, n int
+	want := 0
 	for _, end := range ends {
 		want += int(end)
 	}
 	for n < want {
 		select {
 		case k := <-counts:
+			if n == 0 {
+				first = time.Now()
+			}
 			n += k
 		case err := <-done:
 			b.Fatal(errors.Join(err, io.ErrUnexpectedEOF))
 		}
 	}
+	reading = time.Since(first)
 	cancel()
 	if err := <-done; err != nil {
 		b.Fatal(err)
 	}
-	return n
+	return n, first.Sub(begun), reading
 }

@@ -273,7 +273,7 @@ func TestOrderUnderRetries(t *testing.T) {
 	if err := c.EnsureTopics(t.Context(), Topic{Name: "t", Partitions: 2}); err != nil {
 		t.Fatal(err)
 	}
-	lose.Store(30)
+	lose.Store(8)
 	e.cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		e.cluster.KeepControl()
 		if rand.IntN(20) != 0 {
@@ -306,7 +306,7 @@ func TestOrderUnderRetries(t *testing.T) {
 			t.Fatal(err)
 		}
 		if i%50 == 0 { // small batches: many requests
-			time.Sleep(time.Millisecond)
+			time.Sleep(3 * time.Millisecond)
 		}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)

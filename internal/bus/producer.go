@@ -42,7 +42,7 @@ type Producer struct {
 
 	mu      sync.Mutex // held while the records of one call join their queues, so that calls do not mix
 	writers map[topicPartition]*writer
-	calls   chan *call // in order of acceptance
+	calls   chan *call // Enqueues in order of acceptance
 	closed  bool
 
 	countsMu sync.Mutex
@@ -60,9 +60,10 @@ type topicPartition struct {
 	partition int
 }
 
-// call is one Enqueue.
+// call is one Enqueue or Produce.
 type call struct {
-	done     func(error)
+	producer *Producer
+	done     func(error) // nil: a Produce
 	weight   int64
 	finished chan struct{} // closed when pending is 0
 
@@ -80,6 +81,9 @@ func (c *call) settle(n int, err error) {
 	}
 	if c.pending -= n; c.pending == 0 {
 		close(c.finished)
+		if c.done == nil {
+			c.producer.room.Release(c.weight)
+		}
 	}
 }
 
@@ -120,13 +124,13 @@ func (p *Producer) Produce(ctx context.Context, recs ...Record) error {
 	if len(recs) == 0 {
 		return nil
 	}
-	done := make(chan error, 1)
-	if err := p.Enqueue(ctx, recs, func(err error) { done <- err }); err != nil {
+	cl, err := p.accept(ctx, recs, nil)
+	if err != nil {
 		return err
 	}
 	select {
-	case err := <-done:
-		return err
+	case <-cl.finished:
+		return cl.err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -139,21 +143,28 @@ func (p *Producer) Produce(ctx context.Context, recs ...Record) error {
 // block. An error of Enqueue itself means that nothing was accepted and done
 // will not be called. The records' bytes must not change before done.
 func (p *Producer) Enqueue(ctx context.Context, recs []Record, done func(error)) error {
+	_, err := p.accept(ctx, recs, done)
+	return err
+}
+
+// accept hands records to their partitions' writers. Without a done the call
+// need not wait for those before it.
+func (p *Producer) accept(ctx context.Context, recs []Record, done func(error)) (*call, error) {
 	weight := 0
 	items := make([]item, len(recs))
 	partitions := make([]int, len(recs))
 	var topic string // whose partitions all are
 	var all []int
-	cl := &call{done: done, pending: len(recs), finished: make(chan struct{})}
+	cl := &call{producer: p, done: done, pending: len(recs), finished: make(chan struct{})}
 	for i, r := range recs {
 		size := r.size()
 		if size+batchHeader > p.cfg.MaxMessageBytes {
-			return tooLarge(&r, p.cfg.MaxMessageBytes)
+			return nil, tooLarge(&r, p.cfg.MaxMessageBytes)
 		}
 		if r.Topic != topic {
 			var err error
 			if all, err = p.partitions(ctx, r.Topic); err != nil {
-				return err
+				return nil, err
 			}
 			topic = r.Topic
 		}
@@ -167,20 +178,22 @@ func (p *Producer) Enqueue(ctx context.Context, recs []Record, done func(error))
 	// A call larger than the whole buffer waits for an empty one.
 	cl.weight = int64(min(weight, p.cfg.MaxBufferBytes))
 	if err := p.room.Acquire(ctx, cl.weight); err != nil {
-		return err
+		return nil, err
 	}
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		p.room.Release(cl.weight)
-		return errClosed
+		return nil, errClosed
 	}
-	select {
-	case p.calls <- cl:
-	case <-ctx.Done():
-		p.room.Release(cl.weight)
-		return ctx.Err()
+	if done != nil {
+		select {
+		case p.calls <- cl:
+		case <-ctx.Done():
+			p.room.Release(cl.weight)
+			return nil, ctx.Err()
+		}
 	}
 	for i := range items {
 		key := topicPartition{items[i].Topic, partitions[i]}
@@ -192,7 +205,7 @@ func (p *Producer) Enqueue(ctx context.Context, recs []Record, done func(error))
 		}
 		w.add(items[i])
 	}
-	return nil
+	return cl, nil
 }
 
 // partitions are the numbers of all partitions of topic.
