@@ -226,7 +226,7 @@ func TestConcurrentCalls(t *testing.T) {
 func TestBoundedSize(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "vectors.sqlite")
 	m := &embeddertest.Embedder{Dimension: 256}
-	const limit = 2 << 20 // some 1,700 vectors
+	const limit = 512 << 10 // some 400 vectors
 	c := newCache(m, path, limit, quiet)
 	defer c.Close()
 	day := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -237,10 +237,10 @@ func TestBoundedSize(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	favourites := numbered(0, 100)
-	for i := range 20 {
+	favourites := numbered(0, 50)
+	for i := range 12 {
 		ask(favourites)
-		ask(numbered(1000+i*300, 1300+i*300))
+		ask(numbered(1000+i*100, 1100+i*100))
 		day = day.Add(24 * time.Hour)
 	}
 	if info, err := os.Stat(path); err != nil || info.Size() > limit*5/4 {
@@ -251,9 +251,9 @@ func TestBoundedSize(t *testing.T) {
 	if m.Texts() != before {
 		t.Errorf("%d texts in daily use were removed", m.Texts()-before)
 	}
-	ask(numbered(1000, 1300))
-	if m.Texts() != before+300 {
-		t.Errorf("%d texts unused for 20 days are still there", before+300-m.Texts())
+	ask(numbered(1000, 1100))
+	if m.Texts() != before+100 {
+		t.Errorf("%d texts unused for 12 days are still there", before+100-m.Texts())
 	}
 }
 
@@ -349,7 +349,7 @@ func TestKill(t *testing.T) { // I7
 		}
 		r := bufio.NewReader(out)
 		done := 0
-		for done < 1000*(round+1) {
+		for done < 300*(round+1) {
 			if _, err := fmt.Fscanln(r, &done); err != nil {
 				t.Fatal(err)
 			}

@@ -46,7 +46,7 @@ var shared struct {
 	err error
 }
 
-// model is one embedder for all tests, as it takes a while to load; nothing of
+// model is one embedder for all tests, as it takes a moment to load; nothing of
 // it runs in the background.
 func model(t testing.TB) *Embedder {
 	t.Helper()
@@ -173,9 +173,12 @@ func TestVectorsAgreeWithReference(t *testing.T) {
 func TestBatchesAndConcurrency(t *testing.T) {
 	e := model(t)
 	var texts []string
-	for _, g := range readGolden(t) {
-		texts = append(texts, g.Text)
+	for i, g := range readGolden(t) {
+		if i%4 == 0 {
+			texts = append(texts, g.Text)
+		}
 	}
+	texts = append(texts, texts[:3]...) // windows of one length
 	want := map[leat.Kind][][]float32{}
 	for _, kind := range []leat.Kind{leat.Passage, leat.Query} {
 		for _, text := range texts {
@@ -190,7 +193,7 @@ func TestBatchesAndConcurrency(t *testing.T) {
 		t.Error("a query and a passage of one text are embedded alike: the prefix is missing")
 	}
 	var g errgroup.Group
-	for range 3 {
+	for range 2 {
 		for kind, want := range want {
 			g.Go(func() error {
 				got, err := e.Embed(t.Context(), kind, texts)
@@ -315,7 +318,7 @@ func TestMissingOrDamaged(t *testing.T) {
 		{"no weights", func(t *testing.T, dir string) { must(t, os.Remove(filepath.Join(dir, weightsFile))) }, "is not in"},
 		{"short weights", func(t *testing.T, dir string) { replace(t, filepath.Join(dir, weightsFile), make([]byte, 1000)) }, "cannot be loaded"},
 		{"damaged graph", func(t *testing.T, dir string) { replace(t, filepath.Join(dir, graphFile), []byte("x")) }, "is damaged"},
-		{"damaged tokenizer", func(t *testing.T, dir string) { replace(t, filepath.Join(dir, tokenizerFile), []byte("E5T1")) }, "is damaged"},
+		{"damaged tokenizer", func(t *testing.T, dir string) { replace(t, filepath.Join(dir, tokenizerFile), []byte("E5T2")) }, "is damaged"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			dir := t.TempDir()

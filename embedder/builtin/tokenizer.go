@@ -114,7 +114,7 @@ func (t *Tokenizer) segment(dst []int32, score float32, w *scratch) ([]int32, fl
 			base := trie[0].base
 			for e := i; e < n; {
 				c := text[e]
-				u := trie[base+int32(c)]
+				u := trie[base+uint32(c)]
 				if u.label() != c {
 					break
 				}

@@ -73,7 +73,7 @@ func TestDamagedTokenizerFile(t *testing.T) {
 			t.Errorf("the first %d bytes were read as a tokenizer", n)
 		}
 	}
-	for _, at := range []int{5, 7, 25, 27} { // the number of pieces, the size of their text
+	for _, at := range []int{17, 19} { // the number of pieces
 		spoilt := slices.Clone(b)
 		spoilt[at] ^= 0x80
 		if _, err := parseTokenizer(spoilt); err == nil {

@@ -211,14 +211,71 @@ def build(b, linear):
                          producer_name="leat")
 
 
+FREE, ROOT = 0xFF, 0xFE  # labels that no byte of UTF-8 matches
+
+
+def double_array(pieces):
+    """The pieces, sorted [(bytes, id)], as a trie in a double array (Aoe 1989): the child of node n by byte c is
+    node base[n]+c, if its label is c. No two nodes share a base, so the label says enough. Returns base and
+    tail: the id+1 of the piece that ends at the node (0 none) in the high 24 bits, the label in the low 8."""
+    label, base, value, used = bytearray(), [], [], bytearray()
+
+    def grow(n):
+        while len(label) <= n:
+            k = max(len(label), 1 << 20)
+            label.extend(bytes([FREE]) * k)
+            used.extend(bytes(k))
+            base.extend([0] * k)
+            value.extend([0] * k)
+
+    grow(0)
+    label[0] = ROOT
+    first = 1  # lowest slot that may be free
+    todo = [(0, 0, len(pieces), 0)]  # node; pieces[lo:hi] begin with its depth bytes
+    while todo:
+        node, lo, hi, depth = todo.pop()
+        if len(pieces[lo][0]) == depth:
+            value[node] = pieces[lo][1] + 1
+            lo += 1
+        children = []  # byte, first piece
+        for i in range(lo, hi):
+            c = pieces[i][0][depth]
+            if not children or children[-1][0] != c:
+                children.append((c, i))
+        if not children:
+            continue
+        grow(first + 512)
+        first = label.find(FREE, first)
+        slot, tries = first, 0
+        while True:
+            grow(slot + 512)
+            b = slot - children[0][0]
+            if b > 0 and not used[b] and all(label[b + c] == FREE for c, _ in children[1:]):
+                break
+            tries += 1
+            if tries == 64 and len(children) > 1:  # a dense region: give up its holes
+                first = slot
+            slot = label.find(FREE, slot + 1)
+        used[b] = 1
+        base[node] = b
+        for k, (c, i) in enumerate(children):
+            label[b + c] = c
+            todo.append((b + c, i, children[k + 1][1] if k + 1 < len(children) else hi, depth + 1))
+    n = len(label.rstrip(bytes([FREE]))) + 256  # a child's place is always inside
+    grow(n)
+    return base[:n], [v << 8 | l for v, l in zip(value[:n], label[:n])]
+
+
 def write_tokenizer(b, path):
-    """'E5T1' i32 n,bos,eos,pad,unk,bloblen | u32 offs[n+1] | f32 scores[n] | blob of pieces |
-    u32 order[n]: the pieces in byte order | i32 n_norm | n_norm * (u32 codepoint, u8 k, u32 out[k])"""
+    """'E5T2' | i32 bos, eos, unk | i32 n | f32 scores[n] | i32 m | m * (i32 base, u32 tail), see double_array |
+    i32 n_norm | n_norm * (u32 codepoint, u8 k, u32 out[k])"""
+    # Special tokens are no text: who writes "</s>" in a document shall not end the model's input.
+    special = {b.bos, b.eos, b.pad, b.unk, b.pieces.index(b"<mask>")}
+    base, tail = double_array(sorted((p, i) for i, p in enumerate(b.pieces) if p and i not in special))
+    nodes = np.stack([np.array(base, "<u4"), np.array(tail, "<u4")], 1)
     with open(path, "wb") as f:
-        n = len(b.pieces)
-        f.write(b"E5T1" + struct.pack("<6i", n, b.bos, b.eos, b.pad, b.unk, len(b.blob)))
-        f.write(b.offs.tobytes() + b.scores.tobytes() + b.blob)
-        f.write(np.array(sorted(range(n), key=b.pieces.__getitem__), "<u4").tobytes())
+        f.write(b"E5T2" + struct.pack("<4i", b.bos, b.eos, b.unk, len(b.pieces)) + b.scores.tobytes())
+        f.write(struct.pack("<i", len(nodes)) + nodes.tobytes())
         f.write(struct.pack("<i", b.norm_count) + b.norm)
 
 
