@@ -136,11 +136,13 @@ func wrapArgs(cmd *cobra.Command) {
 				return nil
 			}
 			text := fmt.Sprintf("unknown command %q for %q", args[0], cmd.CommandPath())
+			cmd.SuggestionsMinimumDistance = 2
 			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 				text += fmt.Sprintf("; did you mean %q?", near[0])
 			}
 			return usageError{errors.New(text)}
 		}
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() } // else cobra checks no arguments
 	}
 	for _, sub := range cmd.Commands() {
 		wrapArgs(sub)

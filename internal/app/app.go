@@ -88,15 +88,10 @@ func (a *App) connect(ctx context.Context, own bool) (connection, error) {
 	if a.cfg.Kafka != nil {
 		brokers = a.cfg.Kafka.Brokers
 	} else {
-		addr, running, err := bus.EmbeddedAddr(a.brokerDir())
-		if err != nil {
+		var addr string
+		var err error
+		if conn.embedded, addr, err = a.embeddedBroker(ctx, own); err != nil {
 			return conn, err
-		}
-		if !running || own {
-			if conn.embedded, err = a.startEmbedded(ctx); err != nil {
-				return conn, err
-			}
-			addr = conn.embedded.Addr()
 		}
 		brokers = []string{addr}
 	}
@@ -112,20 +107,36 @@ func (a *App) connect(ctx context.Context, own bool) (connection, error) {
 	return conn, err
 }
 
-// startEmbedded starts the embedded broker. A short command such as `leat
-// status` may hold it for a moment, so being in use is only believed after a while.
-func (a *App) startEmbedded(ctx context.Context) (*bus.Embedded, error) {
+// embeddedBroker finds the embedded broker of another process or, with own or
+// where none runs it, starts it here. Another process may be about to start it,
+// and a short command such as `leat status` may hold it for a moment, so
+// neither trouble is believed before a while.
+func (a *App) embeddedBroker(ctx context.Context, own bool) (*bus.Embedded, string, error) {
 	if err := os.MkdirAll(a.cfg.DataDir, 0o755); err != nil {
-		return nil, leat.Hint(fmt.Errorf("data directory: %w", err), "make %s writable, or set data_dir in pipeline.yaml", a.cfg.DataDir)
+		return nil, "", leat.Hint(fmt.Errorf("data directory: %w", err), "make %s writable, or set data_dir in pipeline.yaml", a.cfg.DataDir)
 	}
-	for deadline := time.Now().Add(3 * time.Second); ; {
-		e, err := bus.StartEmbedded(ctx, a.brokerDir(), a.log)
-		if err == nil || !errors.Is(err, leat.ErrInUse) || time.Now().After(deadline) {
-			return e, err
+	for deadline := time.Now().Add(5 * time.Second); ; {
+		addr, running, err := "", false, error(nil)
+		if !own {
+			if addr, running, err = bus.EmbeddedAddr(a.brokerDir()); running && err == nil {
+				return nil, addr, nil
+			}
+		}
+		if !running && err == nil {
+			var e *bus.Embedded
+			if e, err = bus.StartEmbedded(ctx, a.brokerDir(), a.log); err == nil {
+				return e, e.Addr(), nil
+			}
+			if !errors.Is(err, leat.ErrInUse) {
+				return nil, "", err
+			}
+		}
+		if time.Now().After(deadline) {
+			return nil, "", err
 		}
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, "", ctx.Err()
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
