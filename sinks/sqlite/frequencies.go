@@ -11,7 +11,7 @@ import (
 // frequencies remembers in how many contents a word occurs. FTS5 computes the
 // score of every content that has any word asked for, and the words that most
 // of them have decide least: a query goes by its rarest words, as many as
-// together occur in at most maxRows contents. Nearly all of BM25's weight is in
+// together occur in maxRows contents and a hundredth of all. Nearly all of BM25's weight is in
 // them (docs/adr/002-embedded-store.md has what this costs in recall and saves
 // in time).
 type frequencies struct {
@@ -21,7 +21,7 @@ type frequencies struct {
 }
 
 const (
-	maxRows       = 3000
+	maxRows       = 1000
 	maxWords      = 64     // of a query
 	maxRemembered = 50_000 // words: some MB (I8)
 )
@@ -50,7 +50,7 @@ func (f *frequencies) rarest(c *conn, asked []string) ([]string, error) {
 	var words []string
 	var rows int64
 	for i, w := range all {
-		if rows += w.rows; i > 0 && rows > maxRows || len(words) == maxWords {
+		if rows += w.rows; i > 0 && rows > maxRows+contents/100 || len(words) == maxWords {
 			break
 		}
 		words = append(words, w.word)

@@ -132,18 +132,14 @@ func (v *VectorIndex) SearchVector(ctx context.Context, vector []float32, limit 
 		if err != nil {
 			return err
 		}
-		top := vectors.top
+		nearest := func(n int) ([]scored, error) { return vectors.top(vector, n), nil }
 		if !fit {
-			top = func(query []float32, n int) []scored {
-				var best []scored
-				best, err = scan(c, query, n)
-				return best
-			}
+			nearest = func(n int) ([]scored, error) { return scan(c, vector, n) }
 		}
 		// Contents that are gone, or wait for their version's last part, are
 		// found as well: look further where leaving them out leaves too few.
 		for n := limit + limit/4 + 8; ; n *= 4 {
-			best := top(vector, n)
+			best, err := nearest(n)
 			if err != nil {
 				return err
 			}
