@@ -201,8 +201,12 @@ func signal(c chan struct{}) {
 	}
 }
 
-// rescan scans everything at once, then whenever asked or due.
+// rescan scans everything once the watch has begun, then whenever asked or due.
 func (s *session) rescan(ctx context.Context) error {
+	select {
+	case <-s.scans.all:
+	case <-ctx.Done():
+	}
 	for {
 		start := time.Now()
 		if err := s.scan(ctx, ""); err != nil {

@@ -90,6 +90,7 @@ func (s *session) watchOnce(ctx context.Context) (again bool, err error) {
 	t.watcher, err = s.newWatcher()
 	if err != nil {
 		t.limited(err)
+		s.scans.everything()
 		return false, nil
 	}
 	defer t.watcher.Close()

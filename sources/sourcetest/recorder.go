@@ -22,6 +22,9 @@ import (
 // Limit is how long the suite waits for anything before it fails.
 const Limit = time.Minute
 
+// limit is Limit but in tests of the suite itself.
+var limit = Limit
+
 // Recorder stands for everything behind one source: it takes the events of its
 // sessions, saves positions, counts epochs, and answers Known from what was
 // emitted, as the topics, checkpoints and index of a pipeline do. Whatever it
@@ -308,7 +311,7 @@ func (r *Recorder) Crash(saved int, keep func(leat.Event) bool) {
 // the test after [Limit], or at once when the contract is broken.
 func (r *Recorder) Wait(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.After(Limit)
+	deadline := time.After(limit)
 	for {
 		r.mu.Lock()
 		changed := r.changed
@@ -322,7 +325,7 @@ func (r *Recorder) Wait(t testing.TB, what string, cond func() bool) {
 		select {
 		case <-changed:
 		case <-deadline:
-			t.Fatalf("waited %s for %s; the source is at %+v", Limit, what, r.Progress())
+			t.Fatalf("waited %s for %s; the source is at %+v", limit, what, r.Progress())
 		}
 	}
 }
@@ -330,7 +333,7 @@ func (r *Recorder) Wait(t testing.TB, what string, cond func() bool) {
 // Once runs src until it has caught up and fails the test if it does not.
 func (r *Recorder) Once(t testing.TB, src leat.Source) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), Limit)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	s, end := r.Session(true, slog.New(slog.DiscardHandler))
 	err := src.Run(ctx, s)
@@ -339,7 +342,7 @@ func (r *Recorder) Once(t testing.TB, src leat.Source) {
 		t.Fatalf("Run with Once: %v (hint: %s)", err, leat.HintOf(err))
 	}
 	if err := ctx.Err(); err != nil {
-		t.Fatalf("Run with Once did not return in %s: %v", Limit, err)
+		t.Fatalf("Run with Once did not return in %s: %v", limit, err)
 	}
 	if err := r.Err(); err != nil {
 		t.Fatal(err)
@@ -378,8 +381,8 @@ func (run *Running) Wait() error {
 	run.t.Helper()
 	select {
 	case <-run.done:
-	case <-time.After(Limit):
-		run.t.Fatalf("Run has not returned in %s", Limit)
+	case <-time.After(limit):
+		run.t.Fatalf("Run has not returned in %s", limit)
 	}
 	return run.err
 }
