@@ -68,6 +68,15 @@ func records(from, n int) []bus.Record {
 	return recs
 }
 
+// flush enqueues a last record and waits until it and all before it are durable.
+func flush(ctx context.Context, p *bus.Producer, n int) error {
+	done := make(chan error, 1)
+	if err := p.Enqueue(ctx, records(n, 1), func(err error) { done <- err }); err != nil {
+		return err
+	}
+	return <-done
+}
+
 // perSecond reports records/s.
 func perSecond(b *testing.B, n int) {
 	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "records/s")
@@ -96,7 +105,7 @@ func BenchmarkProduce(b *testing.B) {
 			}
 			n += batch
 		}
-		if err := p.Produce(b.Context(), records(n, 1)...); err != nil { // the last of all
+		if err := flush(b.Context(), p, n); err != nil {
 			b.Fatal(err)
 		}
 		perSecond(b, n)
@@ -158,7 +167,7 @@ func BenchmarkConsume(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	if err := p.Produce(b.Context(), records(total, 1)...); err != nil {
+	if err := flush(b.Context(), p, total); err != nil {
 		b.Fatal(err)
 	}
 	p.Close()

@@ -197,7 +197,7 @@ func TestProduceConsume(t *testing.T) {
 }
 
 func TestRecordsKeepWhatTheyCarry(t *testing.T) {
-	_, c := newBus(t, Topic{Name: "t", Partitions: 1})
+	_, c := newBus(t, Topic{Name: "t", Partitions: 1, MaxMessageBytes: DefaultMaxMessageBytes})
 	p := newProducer(t, c, ProducerConfig{})
 	when := time.UnixMilli(1700000000123)
 	want := []Record{
@@ -311,7 +311,11 @@ func TestOrderUnderRetries(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if err := p.Produce(ctx, numbered(n, n+1, keys)...); err != nil {
+	last := make(chan error, 1)
+	if err := p.Enqueue(ctx, numbered(n, n+1, keys), func(err error) { last <- err }); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-last; err != nil {
 		t.Fatal(err)
 	}
 	lose.Store(0)

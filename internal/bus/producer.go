@@ -119,7 +119,8 @@ func (c *Client) NewProducer(cfg ProducerConfig) *Producer {
 // durable. Records of one key keep the order of the calls that gave them. A
 // broker that is away is waited for; an error is final: a record too large
 // (leat.ErrTooLarge, nothing of the call was sent), no permission, the end of
-// ctx (records may still be appended then) or a closed Producer.
+// ctx (records may still be appended then) or a closed Producer. It waits for
+// its own records alone, not for what was enqueued before.
 func (p *Producer) Produce(ctx context.Context, recs ...Record) error {
 	if len(recs) == 0 {
 		return nil
@@ -265,7 +266,7 @@ func (p *Producer) Close() error {
 }
 
 func tooLarge(r *Record, limit int) error {
-	return leat.Hint(fmt.Errorf("bus: record %q of %d bytes for %s: %w of %d bytes", r.Key, r.size(), r.Topic, leat.ErrTooLarge, limit),
+	return leat.Hint(fmt.Errorf("bus: record %q of %d bytes for %s: %w of %d bytes or the topic's own", r.Key, r.size(), r.Topic, leat.ErrTooLarge, limit),
 		"raise the limit of a message here and max.message.bytes of the topic, or make the document smaller")
 }
 
@@ -357,7 +358,7 @@ func (w *writer) send(items []item, buf *[]byte) (int, error) {
 			return len(items), errClosed
 		case errors.Is(err, kafka.MessageSizeTooLarge), errors.Is(err, kafka.RecordListTooLarge):
 			if n == 1 {
-				return 1, tooLarge(&items[0].Record, w.maxBytes)
+				return 1, fmt.Errorf("%w: %w", tooLarge(&items[0].Record, w.p.cfg.MaxMessageBytes), err)
 			}
 			w.maxBytes = w.maxBytes / 2
 			continue
