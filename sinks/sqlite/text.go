@@ -162,8 +162,12 @@ func hit(c *conn, m leat.Match) (*leat.Hit, error) {
 	if err != nil {
 		return nil, err
 	}
-	if h.Location.Heading, err = headings(heading); err != nil {
-		return nil, err
+	// Both are there in a result, if empty: [] and {}.
+	h.Location.Heading, h.Metadata = []string{}, map[string]any{}
+	if heading.Valid {
+		if err := json.Unmarshal([]byte(heading.String), &h.Location.Heading); err != nil {
+			return nil, err
+		}
 	}
 	if metadata.Valid {
 		d := json.NewDecoder(bytes.NewReader([]byte(metadata.String)))
