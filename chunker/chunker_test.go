@@ -135,3 +135,26 @@ func TestFormatsAgreeOnText(t *testing.T) {
 		t.Fatal(d)
 	}
 }
+
+func FuzzChunk(f *testing.F) {
+	for _, s := range []string{"", "One. Two.", "# A\n\n- b\n", "<p>a<ul><li>b", "```\nx\n", "你好。世界！", "\xff\xfea\x00", strings.Repeat("x", 3000), strings.Repeat("e\u0301", 900)} {
+		f.Add(s, uint8(0), "title")
+	}
+	types := []string{"", "text/plain", "text/markdown", "text/html"}
+	f.Fuzz(func(t *testing.T, body string, mediaType uint8, title string) {
+		c := newChunker(t, chunker.Config{TargetTokens: 32, MaxTokens: 50}, 80)
+		doc := leat.Document{MediaType: types[int(mediaType)%len(types)], Title: title, Body: body}
+		var got []leat.Chunk
+		info, err := c.Chunk(t.Context(), "doc", doc, nil, func(_ chunker.Info, k leat.Chunk) error {
+			got = append(got, k)
+			return nil
+		})
+		if err != nil {
+			if !leat.IsPermanent(err) {
+				t.Fatal(err)
+			}
+			return
+		}
+		check(t, extracted(t, doc.MediaType, strings.NewReader(body)), info, got, 50, 80)
+	})
+}

@@ -12,8 +12,7 @@ type Config struct {
 	// TargetTokens is the size that chunks are near. Default 225, about 900
 	// characters of English or 350 of Chinese.
 	TargetTokens int `yaml:"target_tokens"`
-	// MaxTokens is never exceeded. Default 350,
-	// less where the model takes fewer.
+	// MaxTokens is never exceeded. Default 350, less where the model takes fewer.
 	MaxTokens int `yaml:"max_tokens"`
 }
 

@@ -7,10 +7,12 @@ import (
 )
 
 // Estimate counts tokens without a model's vocabulary, for models behind a
-// server. It errs on the side of too many: for English prose it counts about a
-// tenth more than cl100k (OpenAI) and XLM-R do, for Chinese about as many as
-// cl100k. It counts a token for every four letters of a word begun, every
-// three digits, every ideograph and every other sign.
+// server. It errs on the side of too many: beside the tokenizer of
+// multilingual-e5 it counts 12 to 32 % more for English prose and tables and 29 %
+// more for Chinese, of single passages of 900 bytes 7 % fewer at worst, but a
+// quarter fewer for base64. It counts a token for every four lower-case letters of a word begun, every
+// two capitals, every two letters of other alphabets, every three digits, and
+// every ideograph and other sign.
 var Estimate leat.Tokenizer = estimate{}
 
 type estimate struct{}
@@ -20,7 +22,7 @@ func (estimate) Count(text string) int {
 	var last runClass
 	for _, r := range text {
 		class, per := classOf(r)
-		if class != last || run == per {
+		if run == per || class != last && (last != upper || class != lower || run > 1) { // "Word" is one run
 			run = 0
 		}
 		last = class
@@ -39,7 +41,8 @@ type runClass uint8
 
 const (
 	space runClass = iota
-	letter
+	lower
+	upper
 	foreign
 	digit
 	sign
@@ -50,8 +53,10 @@ func classOf(r rune) (runClass, int) {
 	switch {
 	case r == ' ' || unicode.IsSpace(r):
 		return space, 1
-	case r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z':
-		return letter, 4
+	case r >= 'a' && r <= 'z':
+		return lower, 4
+	case r >= 'A' && r <= 'Z':
+		return upper, 2
 	case unicode.IsDigit(r):
 		return digit, 3
 	case r >= 0x2E80:

@@ -31,7 +31,7 @@ type segmenter struct {
 // Weights of the costs; docs/benchmarks.md tells how they were chosen.
 const (
 	sizeWeight = 500 // of a chunk of no size; of one at target: 0
-	hashWeight = 300  // of the most unlucky hash
+	hashWeight = 300 // of the most unlucky hash
 )
 
 var cutCosts = [gaps]int64{
@@ -51,7 +51,9 @@ const (
 	never        = math.MaxInt64 / 2
 )
 
-func (s *segmenter) cutCost(x *unit, after *unit) int64 {
+// cutCost is of a cut before x, the unit that follows what the segmenter holds.
+func (s *segmenter) cutCost(x *unit) int64 {
+	after := &s.u[len(s.u)-1]
 	c := cutCosts[x.before]
 	if x.level > 0 && x.level < 4 {
 		c -= int64(4-x.level) * 100
@@ -78,7 +80,7 @@ func (s *segmenter) add(x unit) {
 		s.sum, s.cost, s.from = append(s.sum[:0], 0), append(s.cost[:0], 0), append(s.from[:0], 0)
 		s.look = 0
 	} else {
-		s.best(n, s.cutCost(&x, &s.u[n-1]))
+		s.best(n, s.cutCost(&x))
 	}
 	s.u = append(s.u, x)
 	s.sum = append(s.sum, s.sum[n]+x.tokens)
