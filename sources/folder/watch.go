@@ -94,6 +94,7 @@ func (s *session) watchOnce(ctx context.Context) (again bool, err error) {
 		return false, nil
 	}
 	defer t.watcher.Close()
+	s.scans.poll(false)
 	t.add(ctx, "")
 	s.scans.everything()
 
