@@ -3,7 +3,7 @@
 // that does other work shows less by the clock.
 //
 //	scripts/model/reference.sh DIR       # once: builds the engine from its pinned package
-//	LEAT_REFERENCE=DIR LEAT_BENCH_DATA=FOLDER go test -count=1 -v -timeout 30m ./bench/embedder
+//	LEAT_REFERENCE=DIR LEAT_BENCH_DATA=FOLDER go test -run '^$' -bench . ./bench/embedder
 //
 // LEAT_BENCH_DATA holds drcd_dev.json (DRCD, github.com/DRCKnowledgeTeam/DRCD)
 // and xquad.en.json (github.com/google-deepmind/xquad). What lacks its data,
@@ -17,7 +17,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,17 +33,17 @@ import (
 
 // texts returns passages and questions, Chinese and English in turn, the
 // passages at most 256 tokens long with prefix and special tokens.
-func texts(t testing.TB, tok *builtin.Tokenizer, limit int) (passages, questions []string) {
-	t.Helper()
+func texts(b testing.TB, tok *builtin.Tokenizer, limit int) (passages, questions []string) {
+	b.Helper()
 	dir := os.Getenv("LEAT_BENCH_DATA")
 	if dir == "" {
-		t.Skip("set LEAT_BENCH_DATA to a folder with drcd_dev.json and xquad.en.json")
+		b.Skip("set LEAT_BENCH_DATA to a folder with drcd_dev.json and xquad.en.json")
 	}
 	var ps, qs [2][]string
 	for k, name := range []string{"drcd_dev.json", "xquad.en.json"} {
-		b, err := os.ReadFile(filepath.Join(dir, name))
+		raw, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
-			t.Skipf("LEAT_BENCH_DATA: %v", err)
+			b.Skipf("LEAT_BENCH_DATA: %v", err)
 		}
 		var set struct {
 			Data []struct {
@@ -54,8 +53,8 @@ func texts(t testing.TB, tok *builtin.Tokenizer, limit int) (passages, questions
 				}
 			}
 		}
-		if err := json.Unmarshal(b, &set); err != nil {
-			t.Fatal(err)
+		if err := json.Unmarshal(raw, &set); err != nil {
+			b.Fatal(err)
 		}
 		for _, d := range set.Data {
 			for _, p := range d.Paragraphs {
@@ -77,142 +76,137 @@ func texts(t testing.TB, tok *builtin.Tokenizer, limit int) (passages, questions
 	return passages, questions
 }
 
-func load(t testing.TB, threads int) *builtin.Embedder {
-	t.Helper()
-	start := time.Now()
+func load(b *testing.B, threads int) *builtin.Embedder {
+	b.Helper()
 	e, err := builtin.New(builtin.Config{Threads: threads})
 	if err != nil {
-		t.Skipf("%v (%s)", err, leat.HintOf(err))
+		b.Skipf("%v (%s)", err, leat.HintOf(err))
 	}
-	t.Logf("loaded in %v, %s", time.Since(start).Round(time.Millisecond), memory())
-	t.Cleanup(func() {
+	b.Cleanup(func() {
 		if err := e.Close(); err != nil {
-			t.Error(err)
+			b.Error(err)
 		}
 	})
 	return e
 }
 
-// TestModel reports tokens/s on one core and on all, the reference engine's on
-// one core in turns with it, so that the machine's other work meets both
-// alike, and the cosine between their vectors.
-func TestModel(t *testing.T) {
-	e := load(t, 1)
-	passages, _ := texts(t, e.Tokenizer(), 120)
+// BenchmarkModel embeds 120 passages an operation on one core and, where it is
+// there, with the reference engine, twelve each in turn, so that the machine's
+// other work meets both alike.
+func BenchmarkModel(b *testing.B) {
+	e := load(b, 1)
+	passages, _ := texts(b, e.Tokenizer(), 120)
 	var ref *embeddertest.Reference
 	if dir := os.Getenv("LEAT_REFERENCE"); dir != "" {
 		var err error
 		if ref, err = embeddertest.StartReference(dir); err != nil {
-			t.Fatal(err)
+			b.Fatal(err)
 		}
 		defer func() {
 			if err := ref.Close(); err != nil {
-				t.Error(err)
+				b.Error(err)
 			}
 		}()
 	} else {
-		t.Log("LEAT_REFERENCE is not set: the reference engine is left out")
+		b.Log("LEAT_REFERENCE is not set: the reference engine is left out")
 	}
-	count := func(texts []string) (n int) {
-		for _, text := range texts {
-			n += e.Tokenizer().Count(e.Prefix(leat.Passage)+text) + 2
-		}
-		return n
-	}
-	embed := func(e *builtin.Embedder, texts []string) [][]float32 {
-		vectors, err := e.Embed(t.Context(), leat.Passage, texts)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return vectors
-	}
-	embed(e, passages[:4]) // touches the weights
-
+	embed(b, e, leat.Passage, passages[:4]) // touches the weights
 	var own, reference spent
-	var tokens int
 	var cosines []float64
-	for batch := range slices.Chunk(passages, 12) {
-		tokens += count(batch)
+	tokens := 0
+	turn := func(batch []string) {
+		tokens += count(e, batch)
 		start := now()
-		vectors := embed(e, batch)
+		vectors := embed(b, e, leat.Passage, batch)
 		own.add(start.since())
+		if ref == nil {
+			return
+		}
 		for k, text := range batch {
-			if ref == nil {
-				break
-			}
 			_, v, wall, cpu, err := ref.Embed(leat.Passage, text)
 			if err != nil {
-				t.Fatal(err)
+				b.Fatal(err)
 			}
 			reference.add(spent{wall, cpu})
 			cosines = append(cosines, dot(v, vectors[k]))
 		}
 	}
-	t.Logf("built-in model on 1 core, passages of up to 256 tokens: %s, %s", own.rate(tokens, "tokens"), memory())
-	if ref != nil {
-		slices.Sort(cosines)
-		var mean float64
-		for _, c := range cosines {
-			mean += c / float64(len(cosines))
+	for b.Loop() {
+		for batch := range slices.Chunk(passages, 12) {
+			turn(batch)
 		}
-		t.Logf("reference engine on 1 core: %s; the built-in model is %.1f times as fast",
-			reference.rate(tokens, "tokens"), reference.cpu.Seconds()/own.cpu.Seconds())
-		t.Logf("cosine with the reference engine over %d passages: mean %.5f, min %.5f", len(cosines), mean, cosines[0])
 	}
-	all := load(t, 0)
-	start := now()
-	embed(all, passages)
-	t.Logf("built-in model on %d cores: %s", runtime.GOMAXPROCS(0), start.since().rate(tokens, "tokens"))
+	own.report(b, tokens, "tokens")
+	b.ReportMetric(resident(), "resident-MB")
+	if ref != nil {
+		b.ReportMetric(float64(tokens)/reference.cpu.Seconds(), "reference-tokens/cpu-s")
+		b.ReportMetric(slices.Min(cosines), "cosine-min")
+		var sum float64
+		for _, c := range cosines {
+			sum += c
+		}
+		b.ReportMetric(sum/float64(len(cosines)), "cosine-mean")
+	}
 }
 
-// TestQuery reports how long a query of 10 to 20 tokens takes, on an idle
+// BenchmarkModelAllCores embeds 120 passages an operation.
+func BenchmarkModelAllCores(b *testing.B) {
+	e := load(b, 0)
+	passages, _ := texts(b, e.Tokenizer(), 120)
+	tokens := 0
+	start := now()
+	for b.Loop() {
+		embed(b, e, leat.Passage, passages)
+		tokens += count(e, passages)
+	}
+	start.since().report(b, tokens, "tokens")
+}
+
+// BenchmarkQuery embeds a query of 10 to 20 tokens an operation, on an idle
 // model and beside passages that keep every thread busy.
-func TestQuery(t *testing.T) {
-	e := load(t, 0)
-	passages, questions := texts(t, e.Tokenizer(), 400)
+func BenchmarkQuery(b *testing.B) {
+	e := load(b, 0)
+	passages, questions := texts(b, e.Tokenizer(), 400)
 	questions = slices.DeleteFunc(questions, func(q string) bool {
 		n := e.Tokenizer().Count(e.Prefix(leat.Query)+q) + 2
 		return n < 10 || n > 20
 	})
-	measure := func(what string, times int) {
+	measure := func(b *testing.B) {
 		var ms []float64
-		begin := now()
-		for i := range times {
+		for b.Loop() {
 			start := time.Now()
-			if _, err := e.Embed(t.Context(), leat.Query, questions[i%len(questions):][:1]); err != nil {
-				t.Fatal(err)
-			}
+			embed(b, e, leat.Query, questions[len(ms)%len(questions):][:1])
 			ms = append(ms, time.Since(start).Seconds()*1e3)
 		}
-		cpu := begin.since().cpu.Seconds() * 1e3 / float64(times)
 		slices.Sort(ms)
-		t.Logf("query of 10-20 tokens, %s: p50 %.1f ms, p99 %.1f ms (processor time of the process for each: %.1f ms)",
-			what, ms[len(ms)/2], ms[len(ms)*99/100], cpu)
+		b.ReportMetric(ms[len(ms)/2], "p50-ms")
+		b.ReportMetric(ms[len(ms)*99/100], "p99-ms")
 	}
-	measure("idle model", 400)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for ctx.Err() == nil {
-			_, _ = e.Embed(ctx, leat.Passage, passages)
-		}
-	}()
-	time.Sleep(200 * time.Millisecond)
-	measure(fmt.Sprintf("beside passages on %d threads", runtime.GOMAXPROCS(0)), 200)
-	cancel()
-	<-done
+	b.Run("idle", measure)
+	b.Run("beside-passages", func(b *testing.B) {
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for ctx.Err() == nil {
+				_, _ = e.Embed(ctx, leat.Passage, passages)
+			}
+		}()
+		time.Sleep(200 * time.Millisecond)
+		measure(b)
+		cancel()
+		<-done
+	})
 }
 
-// TestTokenizer reports texts/s of about 1,000 characters.
-func TestTokenizer(t *testing.T) {
-	start := time.Now()
+// BenchmarkTokenizer counts the tokens of a text of 1,000 characters an
+// operation.
+func BenchmarkTokenizer(b *testing.B) {
 	tok, err := builtin.NewTokenizer(builtin.Config{})
 	if err != nil {
-		t.Skipf("%v (%s)", err, leat.HintOf(err))
+		b.Skipf("%v (%s)", err, leat.HintOf(err))
 	}
-	t.Logf("tokenizer loaded in %v", time.Since(start).Round(time.Millisecond))
-	passages, _ := texts(t, tok, 400)
+	passages, _ := texts(b, tok, 400)
 	for k, language := range []string{"Chinese", "English"} {
 		var all []rune
 		for i := k; i < len(passages); i += 2 {
@@ -222,52 +216,77 @@ func TestTokenizer(t *testing.T) {
 		for p := range slices.Chunk(all, 1000) {
 			pieces = append(pieces, string(p))
 		}
-		const n = 10_000
-		start := now()
-		for i := range n {
-			tok.Count(pieces[i%len(pieces)])
-		}
-		t.Logf("tokenizer, %s: %s of 1,000 characters", language, start.since().rate(n, "texts"))
+		b.Run(language, func(b *testing.B) {
+			n := 0
+			start := now()
+			for b.Loop() {
+				tok.Count(pieces[n%len(pieces)])
+				n++
+			}
+			start.since().report(b, n, "texts")
+		})
 	}
 }
 
-// TestCache reports how fast vectors of known texts come from the disk.
-func TestCache(t *testing.T) {
-	model := embeddertest.Start(384)
+// BenchmarkCache looks up the vectors of 20,000 known texts, so many an
+// operation as the name says.
+func BenchmarkCache(b *testing.B) {
+	model := embeddertest.Start(builtin.Dimension)
 	defer model.Close()
-	cfg := leatembedder.Config{OpenAI: &openai.Config{URL: model.BaseURL, Model: "stand-in", Dimension: 384}}
-	e, _, err := leatembedder.New(cfg, t.TempDir(), slog.New(slog.DiscardHandler))
+	cfg := leatembedder.Config{OpenAI: &openai.Config{URL: model.BaseURL, Model: "stand-in", Dimension: builtin.Dimension}}
+	e, _, err := leatembedder.New(cfg, b.TempDir(), slog.New(slog.DiscardHandler))
 	if err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
 	defer func() {
 		if err := e.Close(); err != nil {
-			t.Error(err)
+			b.Error(err)
 		}
 	}()
 	known := make([]string, 20_000)
 	for i := range known {
 		known[i] = fmt.Sprintf("chunk %d of some document", i)
 	}
-	embed := func(texts []string) {
-		if _, err := e.Embed(t.Context(), leat.Passage, texts); err != nil {
-			t.Fatal(err)
-		}
-	}
-	embed(known)
+	embed(b, e, leat.Passage, known)
 	asked := model.Texts()
 	for _, size := range []int{1, 100, 1000} {
-		n := 0
-		start := now()
-		for batch := range slices.Chunk(known[:min(len(known), size*2000)], size) {
-			embed(batch)
-			n += len(batch)
-		}
-		t.Logf("cache, %d texts a call: %s", size, start.since().rate(n, "look-ups"))
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			batches := slices.Collect(slices.Chunk(known, size))
+			n := 0
+			start := now()
+			for b.Loop() {
+				embed(b, e, leat.Passage, batches[n/size%len(batches)])
+				n += size
+			}
+			start.since().report(b, n, "look-ups")
+		})
 	}
 	if model.Texts() != asked {
-		t.Errorf("%d known texts were embedded again", model.Texts()-asked)
+		b.Errorf("%d known texts were embedded again", model.Texts()-asked)
 	}
+}
+
+func embed(b *testing.B, e leat.Embedder, kind leat.Kind, texts []string) [][]float32 {
+	vectors, err := e.Embed(context.Background(), kind, texts)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return vectors
+}
+
+// count is the number of tokens that the model reads of passages.
+func count(e *builtin.Embedder, passages []string) (n int) {
+	for _, text := range passages {
+		n += e.Tokenizer().Count(e.Prefix(leat.Passage)+text) + 2
+	}
+	return n
+}
+
+func dot(a, b []float32) (s float64) {
+	for i := range a {
+		s += float64(a[i]) * float64(b[i])
+	}
+	return s
 }
 
 // spent is time by the clock and of the processor.
@@ -275,8 +294,11 @@ type spent struct{ wall, cpu time.Duration }
 
 func (s *spent) add(o spent) { s.wall, s.cpu = s.wall+o.wall, s.cpu+o.cpu }
 
-func (s spent) rate(n int, what string) string {
-	return fmt.Sprintf("%.0f %s a second of processor time, %.0f by the clock", float64(n)/s.cpu.Seconds(), what, float64(n)/s.wall.Seconds())
+// report reports how many of what there were in a second by the clock (/s) and
+// in a second of processor time (/cpu-s).
+func (s spent) report(b *testing.B, n int, what string) {
+	b.ReportMetric(float64(n)/s.wall.Seconds(), what+"/s")
+	b.ReportMetric(float64(n)/s.cpu.Seconds(), what+"/cpu-s")
 }
 
 type instant struct {
@@ -297,24 +319,18 @@ func (i instant) since() spent {
 	return spent{n.wall.Sub(i.wall), n.cpu - i.cpu}
 }
 
-func dot(a, b []float32) (s float64) {
-	for i := range a {
-		s += float64(a[i]) * float64(b[i])
-	}
-	return s
-}
-
-// memory is the resident memory of this process, where the system tells.
-func memory() string {
-	b, err := os.ReadFile("/proc/self/status")
+// resident is the resident memory of this process in MB, or 0 where the system
+// does not tell.
+func resident() float64 {
+	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
-		return "memory unknown"
+		return 0
 	}
-	for _, line := range strings.Split(string(b), "\n") {
+	for line := range strings.Lines(string(status)) {
 		if f := strings.Fields(line); len(f) > 1 && f[0] == "VmRSS:" {
 			kb, _ := strconv.Atoi(f[1])
-			return fmt.Sprintf("%d MB resident", kb>>10)
+			return float64(kb >> 10)
 		}
 	}
-	return "memory unknown"
+	return 0
 }
