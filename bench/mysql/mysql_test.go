@@ -66,7 +66,9 @@ func run(b *testing.B, s *shop, from json.RawMessage, emit func(context.Context,
 			}
 			return emit(ctx, batch)
 		},
-		Known:  func(context.Context, string) iter.Seq2[leat.DocumentState, error] { return func(func(leat.DocumentState, error) bool) {} },
+		Known: func(context.Context, string) iter.Seq2[leat.DocumentState, error] {
+			return func(func(leat.DocumentState, error) bool) {}
+		},
 		Report: func(leat.Progress) {},
 	})
 	if err != nil {
@@ -95,7 +97,9 @@ func setup(b *testing.B, db *testenv.DB) *shop {
 	}
 	s.start = gomysql.Position{Name: file, Pos: pos}
 	rnd := rand.New(rand.NewPCG(1, 2))
-	word := func() string { return [...]string{"steel", "lamp", "green", "sturdy", "light", "for", "the", "garden", "quick"}[rnd.IntN(9)] }
+	word := func() string {
+		return [...]string{"steel", "lamp", "green", "sturdy", "light", "for", "the", "garden", "quick"}[rnd.IntN(9)]
+	}
 	for id := 0; id < rows; {
 		var q strings.Builder
 		q.WriteString("INSERT INTO " + s.table + " VALUES ")

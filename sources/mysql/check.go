@@ -121,7 +121,7 @@ func (s *Source) probeBinlog(ctx context.Context, c *conn) error {
 	if err != nil {
 		return nil // reported by prepare
 	}
-	cfg, err := s.syncerConfig(c.server, s.cfg.replicaID(s.name, "check"))
+	cfg, err := s.syncerConfig(ctx, c.server, s.cfg.replicaID(s.name, "check"))
 	if err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ func (s *Source) probeBinlog(ctx context.Context, c *conn) error {
 	return nil
 }
 
-func (s *Source) syncerConfig(v *server, id uint32) (replication.BinlogSyncerConfig, error) {
+func (s *Source) syncerConfig(ctx context.Context, v *server, id uint32) (replication.BinlogSyncerConfig, error) {
 	host, portText, err := net.SplitHostPort(s.cfg.Address)
 	if err != nil {
 		return replication.BinlogSyncerConfig{}, fmt.Errorf("address %q: %w", s.cfg.Address, err)
@@ -151,6 +151,7 @@ func (s *Source) syncerConfig(v *server, id uint32) (replication.BinlogSyncerCon
 	return replication.BinlogSyncerConfig{
 		ServerID: id, Flavor: v.flavor, Host: host, Port: uint16(port),
 		User: s.cfg.User, Password: s.cfg.Password.Reveal(), Charset: "utf8mb4",
+		Dialer:           (&dialer{ctx: ctx}).dial,
 		Localhost:        "leat-" + s.name,
 		HeartbeatPeriod:  heartbeat,
 		ReadTimeout:      10 * heartbeat,
@@ -163,4 +164,4 @@ func (s *Source) syncerConfig(v *server, id uint32) (replication.BinlogSyncerCon
 }
 
 // heartbeat of an idle binlog stream; ten missing ones are a dead connection.
-const heartbeat = 2 * time.Second
+const heartbeat = time.Second

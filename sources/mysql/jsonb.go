@@ -93,7 +93,11 @@ func appendJSONBValue(dst []byte, typ byte, data []byte, depth int) ([]byte, err
 		case jsonUint64:
 			return strconv.AppendUint(dst, v, 10), nil
 		}
-		return appendJSONDouble(dst, math.Float64frombits(v)), nil
+		f := math.Float64frombits(v)
+		if math.IsNaN(f) || math.IsInf(f, 0) {
+			return nil, errJSONB
+		}
+		return appendJSONDouble(dst, f), nil
 	case jsonString:
 		s, err := jsonBytes(data)
 		if err != nil {

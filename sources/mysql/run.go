@@ -59,7 +59,6 @@ type run struct {
 	altered  []*table          // since the position was saved, …
 	present  position          // … the end of the binlog when it was found
 	target   *logStatus        // Session.Once: where to end
-	behind   int64
 }
 
 // Run implements leat.Source.
@@ -106,10 +105,13 @@ func (s *Source) run(ctx context.Context, session leat.Session) error {
 	if err != nil {
 		return err
 	}
-	if r.stream, err = s.openStream(r.server, r.set.GTIDSet); err != nil {
+	ctx, cancel := context.WithCancel(ctx)
+	if r.stream, err = s.openStream(ctx, r.server, r.set.GTIDSet); err != nil {
+		cancel()
 		return err
 	}
 	defer r.stream.close()
+	defer cancel()
 	r.snapshot.results, r.snapshot.estimate = make(chan *chunk, 1), map[*table]int64{}
 	defer r.snapshot.stop()
 	return r.loop(ctx)
@@ -253,7 +255,9 @@ func (r *run) checkHistory(ctx context.Context) error {
 func (r *run) loop(ctx context.Context) error {
 	ticker := time.NewTicker(reportEvery)
 	defer ticker.Stop()
-	r.report(ctx)
+	if err := r.report(ctx); err != nil {
+		return err
+	}
 	var items []item
 	for {
 		var err error
@@ -281,7 +285,9 @@ func (r *run) loop(ctx context.Context) error {
 				return r.s.explain(err, "reading from")
 			}
 		case <-ticker.C:
-			r.report(ctx)
+			if err := r.report(ctx); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -306,9 +312,9 @@ func (r *run) idle(ctx context.Context) (done bool, err error) {
 		}
 	}
 	if caughtUp {
-		r.report(ctx)
+		return true, r.report(ctx)
 	}
-	return caughtUp, nil
+	return false, nil
 }
 
 // checkAltered: the statement that altered a table is in the binlog and was
@@ -393,17 +399,19 @@ func (r *run) position() (json.RawMessage, error) {
 }
 
 // report tells progress; how far behind costs a query, so it is asked seldom.
-func (r *run) report(ctx context.Context) {
+func (r *run) report(ctx context.Context) error {
 	p := leat.Progress{Phase: "streaming", Position: fmt.Sprintf("%s:%d", r.file, r.place().pos), Time: r.newest}
 	if !r.snapshotDone() {
 		p.Phase = "snapshot"
 		p.Done, p.Total = r.snapshotProgress()
 	}
-	if rows, err := r.c.rows(ctx, "SHOW BINARY LOGS"); err == nil {
-		r.behind = behind(rows, r.place())
+	rows, err := r.c.rows(ctx, "SHOW BINARY LOGS")
+	if err != nil {
+		return r.s.explain(err, "listing the binlogs of")
 	}
-	p.Behind = r.behind
+	p.Behind = behind(rows, r.place())
 	r.session.Report(p)
+	return nil
 }
 
 // behind is how many bytes of the binlogs, listed by name and size, lie past p.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -47,11 +48,13 @@ func (s *server) mariadb() bool { return s.flavor == gomysql.MariaDBFlavor }
 
 // connect opens a connection and reads what the server is.
 func (s *Source) connect(ctx context.Context) (*conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
-	raw, err := client.ConnectWithContext(ctx, s.cfg.Address, s.cfg.User, s.cfg.Password.Reveal(), "", 10*time.Second)
+	d := dialer{ctx: ctx}
+	defer func() { d.release() }()
+	raw, err := client.ConnectWithDialer(ctx, "tcp", s.cfg.Address, s.cfg.User, s.cfg.Password.Reveal(), "", d.dial)
 	if err != nil {
-		return nil, s.explain(err, "connecting")
+		return nil, s.explain(causeOf(ctx, err), "connecting to")
 	}
 	c := &conn{Conn: raw, server: &server{flavor: gomysql.MySQLFlavor}}
 	if strings.Contains(raw.GetServerVersion(), "MariaDB") {
@@ -74,8 +77,36 @@ func (s *Source) connect(ctx context.Context) (*conn, error) {
 	return c, nil
 }
 
-// do runs a statement; the end of ctx breaks the connection.
+// queryTimeout bounds statements that answer at once: a server that hangs
+// must not hang leat.
+const queryTimeout = 20 * time.Second
+
+// dialer makes connections that the end of ctx closes, also in the middle of
+// what go-mysql would wait for without end.
+type dialer struct {
+	ctx  context.Context
+	stop func() bool
+}
+
+func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	c, err := (&net.Dialer{Timeout: queryTimeout}).DialContext(ctx, network, address)
+	if err == nil {
+		d.stop = context.AfterFunc(d.ctx, func() { c.Close() })
+	}
+	return c, err
+}
+
+// release lets the connection outlive ctx.
+func (d *dialer) release() {
+	if d.stop != nil {
+		d.stop()
+	}
+}
+
+// do runs a statement of few rows; the end of ctx breaks the connection.
 func (c *conn) do(ctx context.Context, query string) (*gomysql.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
 	defer c.until(ctx)()
 	r, err := c.Execute(query)
 	if err != nil {
@@ -93,6 +124,9 @@ func (c *conn) until(ctx context.Context) (release func()) {
 
 // causeOf is the server's own error without go-mysql's traces, or ctx's.
 func causeOf(ctx context.Context, err error) error {
+	if ctx.Err() == context.DeadlineExceeded {
+		return fmt.Errorf("no answer: %w", context.Cause(ctx))
+	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

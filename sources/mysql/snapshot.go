@@ -2,7 +2,6 @@ package mysql
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -463,14 +462,12 @@ func (c *conn) waitVisible(ctx context.Context, low position, gtid string) error
 	if gtid == "" {
 		return nil
 	}
-	rows, err := c.rows(ctx, "SELECT WAIT_FOR_EXECUTED_GTID_SET("+quoteText(gtid)+",60)")
-	if err != nil {
-		return err
+	for { // a transaction may be long in coming, where it waits for a semi-synchronous replica
+		rows, err := c.rows(ctx, "SELECT WAIT_FOR_EXECUTED_GTID_SET("+quoteText(gtid)+",10)")
+		if err != nil || rows[0][0] == "0" {
+			return err
+		}
 	}
-	if rows[0][0] != "0" {
-		return errors.New("transactions of the binlog were not committed within a minute")
-	}
-	return nil
 }
 
 // beginSnapshot starts a transaction that sees the state at one place of the

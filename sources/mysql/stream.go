@@ -38,9 +38,10 @@ type stream struct {
 	ended  chan struct{} // go-mysql's goroutine is gone
 }
 
-// openStream asks for all transactions that are not in set.
-func (s *Source) openStream(v *server, set gomysql.GTIDSet) (*stream, error) {
-	cfg, err := s.syncerConfig(v, s.cfg.replicaID(s.name, ""))
+// openStream asks for all transactions that are not in set. The end of ctx
+// breaks its connection; it is to be closed after that.
+func (s *Source) openStream(ctx context.Context, v *server, set gomysql.GTIDSet) (*stream, error) {
+	cfg, err := s.syncerConfig(ctx, v, s.cfg.replicaID(s.name, ""))
 	if err != nil {
 		return nil, err
 	}
