@@ -143,9 +143,7 @@ func (v view) top(query []float32, n int) []scored {
 		wg.Go(func() {
 			parts[i].most = n
 			for _, b := range blocks {
-				for j, no := range b.nos {
-					parts[i].add(no, dot(query, b.data[j*len(query):]))
-				}
+				parts[i].addBlock(b, query)
 			}
 		})
 	}
@@ -156,22 +154,35 @@ func (v view) top(query []float32, n int) []scored {
 	return parts[0].sorted()
 }
 
-// dot is the scalar product of a and the first len(a) numbers of b. Four sums
-// keep the processor from waiting for one.
-func dot(a, b []float32) float32 {
-	var s0, s1, s2, s3 float32
+// addBlock scores four vectors at a time: four sums keep the processor from
+// waiting for one, and a number of the query is read once for all.
+func (t *topN) addBlock(b block, query []float32) {
+	dim, j := len(query), 0
+	for ; j+4 <= len(b.nos); j += 4 {
+		r0, r1, r2, r3 := b.data[j*dim:][:dim], b.data[(j+1)*dim:][:dim], b.data[(j+2)*dim:][:dim], b.data[(j+3)*dim:][:dim]
+		var s0, s1, s2, s3 float32
+		for i, x := range query {
+			s0 += x * r0[i]
+			s1 += x * r1[i]
+			s2 += x * r2[i]
+			s3 += x * r3[i]
+		}
+		t.add(b.nos[j], s0)
+		t.add(b.nos[j+1], s1)
+		t.add(b.nos[j+2], s2)
+		t.add(b.nos[j+3], s3)
+	}
+	for ; j < len(b.nos); j++ {
+		t.add(b.nos[j], dot(query, b.data[j*dim:][:dim]))
+	}
+}
+
+func dot(a, b []float32) (sum float32) {
 	b = b[:len(a)]
-	for len(a) >= 8 && len(b) >= 8 {
-		s0 += a[0]*b[0] + a[4]*b[4]
-		s1 += a[1]*b[1] + a[5]*b[5]
-		s2 += a[2]*b[2] + a[6]*b[6]
-		s3 += a[3]*b[3] + a[7]*b[7]
-		a, b = a[8:], b[8:]
+	for i, x := range a {
+		sum += x * b[i]
 	}
-	for i := range a {
-		s0 += a[i] * b[i]
-	}
-	return s0 + s1 + s2 + s3
+	return sum
 }
 
 type scored struct {
