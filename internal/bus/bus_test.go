@@ -197,6 +197,7 @@ func TestProduceConsume(t *testing.T) {
 }
 
 func TestRecordsKeepWhatTheyCarry(t *testing.T) {
+	t.Parallel()
 	_, c := newBus(t, Topic{Name: "t", Partitions: 1, MaxMessageBytes: DefaultMaxMessageBytes})
 	p := newProducer(t, c, ProducerConfig{})
 	when := time.UnixMilli(1700000000123)

@@ -36,7 +36,7 @@ func contents(t *testing.T, c *Client) (map[string]string, []span) {
 func fill(t *testing.T, c *Client, addr string) {
 	t.Helper()
 	p := newProducer(t, c, ProducerConfig{})
-	w := &kafka.Writer{Addr: kafka.TCP(addr), Topic: "t", Balancer: &kafka.Murmur2Balancer{}, Compression: kafka.Snappy, BatchTimeout: time.Millisecond, Transport: c.tr}
+	w := &kafka.Writer{Addr: kafka.TCP(addr), Topic: "t", Balancer: &kafka.Murmur2Balancer{}, Compression: kafka.Snappy, BatchTimeout: time.Millisecond, RequiredAcks: kafka.RequireAll, Transport: c.tr}
 	defer w.Close()
 	value := make([]byte, 50_000)
 	for i := range 60 {

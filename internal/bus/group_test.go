@@ -43,6 +43,7 @@ func consumer(t *testing.T, c *Client, l *ledger, pause time.Duration) (stop fun
 // TestRebalance (I1, I3): members join and leave while records flow; none is
 // lost and no key's order broken.
 func TestRebalance(t *testing.T) {
+	t.Parallel()
 	e, c := newBus(t, Topic{Name: "t", Partitions: 4})
 	p := newProducer(t, c, ProducerConfig{})
 	const n, keys = 20000, 101
@@ -84,6 +85,7 @@ func TestRebalance(t *testing.T) {
 // TestBrokerRestart: producers and consumers heal by themselves, at the same
 // address, and nothing is lost or out of order.
 func TestBrokerRestart(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	e := startBroker(t, dir)
 	c := newClient(t, e.Addr())
@@ -118,6 +120,7 @@ func TestBrokerRestart(t *testing.T) {
 // TestSlowHandler: heartbeats go on while a handler takes longer than the
 // session may be silent.
 func TestSlowHandler(t *testing.T) {
+	t.Parallel()
 	_, c := newBus(t, Topic{Name: "t", Partitions: 1})
 	p := newProducer(t, c, ProducerConfig{})
 	if err := p.Produce(t.Context(), numbered(0, 10, 3)...); err != nil {
@@ -185,6 +188,7 @@ func TestHandlerError(t *testing.T) {
 }
 
 func TestLead(t *testing.T) {
+	t.Parallel()
 	e, c := newBus(t, Topic{Name: "t", Partitions: 4})
 	names := []string{"mysql:shop", "mysql:crm", "s3:docs", "folder:notes", "folder:more"}
 	var mu sync.Mutex
