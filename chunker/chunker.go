@@ -14,6 +14,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path"
 	"strings"
 
 	"github.com/cespare/xxhash/v2"
@@ -61,15 +62,18 @@ type Chunker struct {
 	limit       int
 }
 
-// New makes a chunker that measures with tok. Limit is the number of tokens
-// that leat.Embeddable(title, text) may have for any chunk: what the model
-// takes, less its special tokens and prefix.
+// New makes a chunker that measures with tok; nil means Estimate. Limit is the
+// number of tokens that leat.Embeddable(title, text) may have for any chunk:
+// what the model takes, less its special tokens and prefix.
 func New(cfg Config, tok leat.Tokenizer, limit int) (*Chunker, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	if limit < minLimit {
 		return nil, fmt.Errorf("chunker: a model that takes %d tokens is below the least of %d", limit, minLimit)
+	}
+	if tok == nil {
+		tok = Estimate
 	}
 	d := cfg.withDefaults()
 	room := limit - min(titleTokens, limit/4)
@@ -88,7 +92,8 @@ func New(cfg Config, tok leat.Tokenizer, limit int) (*Chunker, error) {
 // Info is what was found out of a document.
 type Info struct {
 	// Title is the event's, else the one that the document states, else its
-	// first heading of level 1 if that stands in the first 4 KiB of text. Past 48
+	// first heading of level 1 if that stands in the first 4 KiB of text, else
+	// the name of the file without its extension. Past 48
 	// tokens (a quarter of the model's, if fewer) it is clipped, so that title
 	// and chunk fit the model together.
 	Title     string
@@ -117,6 +122,10 @@ func (c *Chunker) Chunk(ctx context.Context, docID string, doc leat.Document, bo
 		seg:  segmenter{target: c.target, max: c.max},
 		seen: map[uint64]int32{},
 	}
+	if doc.Ref != nil {
+		base := path.Base(strings.ToValidUTF8(doc.Ref.Name, "\uFFFD"))
+		r.stem = cmp.Or(strings.TrimSuffix(base, path.Ext(base)), base)
+	}
 	for b, err := range content.Blocks {
 		if err != nil {
 			return r.info, fmt.Errorf("read as %s: %w", content.MediaType, err)
@@ -134,6 +143,7 @@ func (c *Chunker) Chunk(ctx context.Context, docID string, doc leat.Document, bo
 	if err := r.step(true); err != nil {
 		return r.info, err
 	}
+	r.name()
 	return r.info, ctx.Err()
 }
 
@@ -143,8 +153,9 @@ type run struct {
 	id    string
 	yield func(Info, leat.Chunk) error
 	info  Info
-	named bool // the title is final
-	title int  // its tokens
+	stem  string // of the file's name, the last choice for a title
+	named bool   // the title is final
+	title int    // its tokens
 	u     units
 	seg   segmenter
 	// seen counts equal texts by a 64-bit hash. Two texts of a document with one
@@ -196,10 +207,7 @@ func (r *run) emit(cuts []int) error {
 // chunk gives out one chunk, or several where together the units measure more
 // than one by one and pass the limit.
 func (r *run) chunk(us []unit) error {
-	if !r.named {
-		r.named = true
-		r.info.Title, r.title = r.c.clipTitle(r.info.Title)
-	}
+	r.name()
 	first, last := us[0], us[len(us)-1]
 	text := string(r.u.text[first.start-r.u.base : last.end-r.u.base])
 	tokens := r.c.tok.Count(text)
@@ -229,6 +237,14 @@ func (r *run) chunk(us []unit) error {
 	r.seen[h]++
 	r.info.Chunks++
 	return r.yield(r.info, k)
+}
+
+// name makes the title final.
+func (r *run) name() {
+	if !r.named {
+		r.named = true
+		r.info.Title, r.title = r.c.clipTitle(cmp.Or(r.info.Title, r.stem))
+	}
 }
 
 // clipTitle returns the title in one line, short enough, and its tokens.

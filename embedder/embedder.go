@@ -71,7 +71,8 @@ type provider interface {
 	Prefix(kind leat.Kind) string
 }
 
-// New returns the embedder and the tokenizer that measures for it. Vectors of
+// New returns the embedder and the tokenizer that measures for it, nil where the
+// model is behind a server and its own is not known. Vectors of
 // passages are kept in a file in cacheDir, which other processes may use at the
 // same time; it is opened when the first passage comes.
 func New(cfg Config, cacheDir string, log *slog.Logger) (leat.Embedder, leat.Tokenizer, error) {
@@ -85,7 +86,7 @@ func New(cfg Config, cacheDir string, log *slog.Logger) (leat.Embedder, leat.Tok
 		if err != nil {
 			return nil, nil, err
 		}
-		model, tokenizer = e, openai.Estimate{}
+		model = e
 	} else {
 		e, err := builtin.New(cfg.builtin())
 		if err != nil {
@@ -98,17 +99,6 @@ func New(cfg Config, cacheDir string, log *slog.Logger) (leat.Embedder, leat.Tok
 		maxMB = defaultMaxMB
 	}
 	return newCache(model, filepath.Join(cacheDir, "vectors.sqlite"), int64(maxMB)<<20, log), tokenizer, nil
-}
-
-// NewTokenizer returns the tokenizer alone, for commands that embed nothing.
-func NewTokenizer(cfg Config) (leat.Tokenizer, error) {
-	if err := cfg.Validate(); err != nil {
-		return nil, err
-	}
-	if cfg.OpenAI != nil {
-		return openai.Estimate{}, nil
-	}
-	return builtin.NewTokenizer(cfg.builtin())
 }
 
 func (c Config) builtin() builtin.Config {

@@ -74,11 +74,8 @@ func TestOpenAI(t *testing.T) {
 	if n := s.Texts(); n != 2 {
 		t.Errorf("the server was asked for %d texts, want 2", n)
 	}
-	if m := e.Model(); m.Name != "stand-in" || m.Dimension != 24 || tok.Count("some text") < 2 {
+	if m := e.Model(); m.Name != "stand-in" || m.Dimension != 24 || tok != nil {
 		t.Errorf("%+v", m)
-	}
-	if alone, err := NewTokenizer(cfg); err != nil || alone.Count("some text") != tok.Count("some text") {
-		t.Error(err)
 	}
 }
 
@@ -101,10 +98,6 @@ func TestBuiltin(t *testing.T) {
 	b, err := e.Embed(t.Context(), leat.Passage, []string{"a passage"})
 	if diff := cmp.Diff(a, b); err != nil || diff != "" {
 		t.Error(err, diff)
-	}
-	alone, err := NewTokenizer(Config{})
-	if err != nil || alone.Count("Hello world") != 2 {
-		t.Error(err)
 	}
 }
 

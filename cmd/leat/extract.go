@@ -92,7 +92,7 @@ type chunkLine struct {
 	Text     string   `json:"text"`
 }
 
-// eachFile opens local files as documents, the title as a folder source gives it.
+// eachFile opens local files as documents, as a folder source gives them.
 func eachFile(names []string, f func(name string, doc leat.Document, file *os.File) error) error {
 	for _, name := range names {
 		file, err := os.Open(name)
@@ -104,11 +104,7 @@ func eachFile(names []string, f func(name string, doc leat.Document, file *os.Fi
 			err = fmt.Errorf("%s is a directory; name files", name)
 		}
 		if err == nil {
-			base := filepath.Base(name)
-			err = f(name, leat.Document{
-				Title: strings.TrimSuffix(base, filepath.Ext(base)),
-				Ref:   &leat.Ref{Name: base, Size: info.Size()},
-			}, file)
+			err = f(name, leat.Document{Ref: &leat.Ref{Name: filepath.Base(name), Size: info.Size()}}, file)
 		}
 		file.Close()
 		if err != nil {

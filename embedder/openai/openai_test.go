@@ -75,7 +75,7 @@ func TestBatches(t *testing.T) {
 	for _, r := range s.Requests() {
 		tokens := 0
 		for _, text := range r.Input {
-			tokens += Estimate{}.Count(text)
+			tokens += estimate(text)
 		}
 		if len(r.Input) > 10 || tokens > 40 && len(r.Input) > 1 {
 			t.Errorf("a request of %d texts, %d tokens", len(r.Input), tokens)
@@ -372,7 +372,7 @@ func TestValidate(t *testing.T) {
 
 func TestEstimate(t *testing.T) {
 	for text, want := range map[string]int{"": 0, "a": 1, "abc": 1, "abcd": 2, "中文字": 3} {
-		if got := (Estimate{}).Count(text); got != want {
+		if got := estimate(text); got != want {
 			t.Errorf("%q: %d, want %d", text, got, want)
 		}
 	}

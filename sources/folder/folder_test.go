@@ -124,7 +124,6 @@ func TestDocument(t *testing.T) {
 		Source:  "folder:notes",
 		Time:    fi.ModTime(),
 		Document: &leat.Document{
-			Title: "安装 手册.v2",
 			Ref:   &leat.Ref{Name: "guides/安装 手册.v2.md", Tag: tag(fi), Size: 9},
 			Metadata: map[string]any{
 				"path":     "guides/安装 手册.v2.md",

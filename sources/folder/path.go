@@ -80,12 +80,3 @@ func refRel(name string) (string, bool) {
 	}
 	return name, local(name)
 }
-
-// title is the file's name without its extension.
-func title(rel string) string {
-	base := path.Base(strings.ToValidUTF8(rel, "\uFFFD"))
-	if stem := strings.TrimSuffix(base, path.Ext(base)); stem != "" {
-		return stem
-	}
-	return base
-}
