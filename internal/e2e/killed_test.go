@@ -12,13 +12,6 @@ import (
 	"leat/internal/testenv"
 )
 
-// Sizes of the run; LEAT_E2E_SEED repeats one.
-const (
-	tableChanges = 2000 // of the MySQL server; MariaDB gets a quarter
-	fileChanges  = 300  // on about 100 files
-	kills        = 10
-)
-
 func seed(t *testing.T) uint64 {
 	seed := uint64(time.Now().UnixNano())
 	if s := os.Getenv("LEAT_E2E_SEED"); s != "" {
@@ -33,40 +26,59 @@ func seed(t *testing.T) uint64 {
 
 // TestNothingIsLostWhenKilled changes rows and files while `leat run` is
 // killed and started again, and then compares the store with the sources, as
-// this package's own code reads them (I1–I5, I7).
+// this package's own code reads them (I1–I5, I7). LEAT_E2E_SEED repeats a run.
 func TestNothingIsLostWhenKilled(t *testing.T) {
-	mysql, mariadb := testenv.MySQL(t), testenv.MariaDB(t)
+	t.Run("null model", func(t *testing.T) {
+		shop, old := testenv.MySQL(t), testenv.MariaDB(t)
+		churn{model: nullModel(t), rows: 2000, files: 300, kills: 10, first: 150}.run(t, shop, old)
+	})
+	t.Run("built-in model", func(t *testing.T) {
+		shop, old := testenv.MySQL(t), testenv.MariaDB(t)
+		churn{model: builtinModel(t), rows: 200, files: 40, kills: 3, first: 10}.run(t, shop, old)
+	})
+}
+
+// churn is a run of changes under kills.
+type churn struct {
+	model string // of pipeline.yaml
+	rows  int    // changes to two tables of the first server; the second gets a quarter
+	files int    // changes to files
+	kills int
+	first int // products, articles and a fifth of files that are there before the start
+}
+
+func (c churn) run(t *testing.T, first, second *testenv.DB) {
 	began, seed := time.Now(), seed(t)
 	random := func(n uint64) writer { return writer{rand.New(rand.NewPCG(seed, n))} }
-	shop, old := newTables(t, mysql, "shop", random(1)), newTables(t, mariadb, "old", random(2))
+	shop, old := newTables(t, first, "shop", random(1)), newTables(t, second, "old", random(2))
 	notes := &files{t: t, writer: random(3), name: "notes", dir: t.TempDir(), outside: t.TempDir()}
-	p := newPipeline(t, nullModel(t), shop.config(), old.config(), notes.config())
+	p := newPipeline(t, c.model, shop.config(), old.config(), notes.config())
 
 	// What is there before the first start comes through the snapshot.
-	shop.fill(150)
-	old.fill(50)
-	for range 30 {
+	shop.fill(c.first)
+	old.fill(c.first / 3)
+	for range c.first / 5 {
 		notes.create()
 	}
 	watch := watchStore(t, p.store(), shop, old)
 
 	p.start()
 	chance, before := random(4), watch.rises.Load()
-	for i := range tableChanges {
+	for i := range c.rows {
 		shop.step()
 		if i%4 == 0 {
 			old.step()
 		}
-		if i*fileChanges/tableChanges != (i+1)*fileChanges/tableChanges {
+		if i*c.files/c.rows != (i+1)*c.files/c.rows {
 			notes.step()
 		}
 		time.Sleep(time.Duration(chance.IntN(10)) * time.Millisecond)
-		if (i+1)%(tableChanges/kills) > 0 {
+		if (i+1)%(c.rows/c.kills) > 0 {
 			continue
 		}
 		// One kill comes whenever it comes, the next in the middle of work.
-		switch kill := (i + 1) * kills / tableChanges; {
-		case kill == kills/2: // what comes later is read from the binlog alone
+		switch kill := (i + 1) * c.kills / c.rows; {
+		case kill == c.kills/2: // what comes later is read from the binlog alone
 			shop.awaitSnapshot()
 			old.awaitSnapshot()
 		case kill%2 == 0:
@@ -145,7 +157,8 @@ func sameIndexes(text, vectors map[string]*storedDocument) (diff []string) {
 
 // checkVersions checks that the version of each document that changed after
 // the snapshot is the place in the binlog of its last change. A row that the
-// snapshot gave has a place before the end of the snapshot.
+// snapshot gave has a place before the end of the snapshot; snapshots of one
+// place are told apart by less than a transaction's first event, 32 bytes.
 func (x *tables) checkVersions(got map[string]*storedDocument) {
 	x.t.Helper()
 	const placeBits = 52 // below the epoch: file number and offset
@@ -161,7 +174,7 @@ func (x *tables) checkVersions(got map[string]*storedDocument) {
 			exact++
 		case w.to > snapshotted:
 			x.t.Errorf("%s: version %d is not of its last change (%d to %d), which is after the snapshot (%d)", id, place, w.from, w.to, snapshotted)
-		case place > snapshotted:
+		case place > snapshotted+32:
 			x.t.Errorf("%s: version %d is of a place after its last change (%d to %d) and after the snapshot (%d)", id, place, w.from, w.to, snapshotted)
 		}
 	}

@@ -158,6 +158,13 @@ func (p *Process) signal(sig os.Signal) error {
 	return p.cmd.Process.Signal(sig)
 }
 
+// PID is the process id of the server's last start.
+func (p *Process) PID() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cmd.Process.Pid
+}
+
 // Done is closed when the server has ended, by itself or by Stop or Kill.
 func (p *Process) Done() <-chan struct{} {
 	p.mu.Lock()
