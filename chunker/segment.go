@@ -72,8 +72,7 @@ func (s *segmenter) sizeCost(tokens int) int64 {
 	return d * d * sizeWeight / 1_000_000
 }
 
-// add takes the next unit and returns how many units, from the first on, make
-// up the next chunks: all segmentations that may still win agree on them.
+// add takes the next unit.
 func (s *segmenter) add(x unit) {
 	n := len(s.u)
 	if n == 0 {
