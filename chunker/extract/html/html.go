@@ -56,7 +56,7 @@ func Extract(ctx context.Context, r io.Reader, o extract.Options) (extract.Conte
 	raw = nil
 	doc, err := html.Parse(plain)
 	if err != nil { // the one error the parser has: more than 512 open elements
-		return extract.Content{}, leat.Hint(fmt.Errorf("HTML: %v: %w", err, leat.ErrTooLarge),
+		return extract.Content{}, leat.Hint(fmt.Errorf("%w: %w", leat.ErrTooLarge, err),
 			"elements are nested deeper than the parser allows; a page saved by another tool may be flatter")
 	}
 	conv := converter.NewConverter(
@@ -71,7 +71,6 @@ func Extract(ctx context.Context, r io.Reader, o extract.Options) (extract.Conte
 	if err != nil {
 		return extract.Content{}, fmt.Errorf("HTML to Markdown: %w", err)
 	}
-	doc = nil
 	c, err := markdown.Extract(ctx, bytes.NewReader(md), extract.Options{})
 	c.Title = title
 	return c, err
