@@ -59,6 +59,7 @@ type process struct {
 	options  RunOptions
 	conn     connection
 	producer *bus.Producer
+	dead     *stage.DeadLetters
 	health   *stage.Health
 	sources  []source
 	text     leat.TextIndex
@@ -89,6 +90,7 @@ func (p *process) open(ctx context.Context) (err error) {
 	}
 	p.producer = p.conn.NewProducer(bus.ProducerConfig{})
 	p.closers = append(p.closers, p.producer.Close)
+	p.dead = &stage.DeadLetters{Topic: p.topics.DeadLetters, Out: p.producer, Log: p.log}
 	p.health = &stage.Health{Topic: p.topics.Positions, Out: p.producer, Log: p.log}
 
 	if p.sources, err = p.App.sources(); err != nil {
@@ -135,8 +137,7 @@ func (p *process) open(ctx context.Context) (err error) {
 
 func (p *process) common(name string) stage.Common {
 	return stage.Common{
-		Name: name, Out: p.producer, Health: p.health, Log: p.log,
-		Dead: &stage.DeadLetters{Topic: p.topics.DeadLetters, Out: p.producer, Log: p.log},
+		Name: name, Out: p.producer, Dead: p.dead, Health: p.health, Log: p.log,
 	}
 }
 
@@ -189,7 +190,7 @@ func (p *process) lead(ctx context.Context, reading *sync.WaitGroup) error {
 	}
 	return p.conn.Lead(ctx, p.groups.Sources, p.topics.Positions, names, func(ctx context.Context, name string) error {
 		s := stage.Source{
-			Name: name, Source: byName[name], Once: p.options.Once, Out: p.producer,
+			Name: name, Source: byName[name], Once: p.options.Once, Out: p.producer, Dead: p.dead,
 			Load: func(ctx context.Context) (stage.Position, error) {
 				return loadPosition(ctx, p.conn, p.topics.Positions, name)
 			},

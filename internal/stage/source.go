@@ -38,6 +38,7 @@ type Source struct {
 	Source leat.Source
 	Once   bool
 	Out    Producer
+	Dead   *DeadLetters
 	// Load reads the newest claim's epoch, 0 if there is none, and the newest position.
 	Load func(ctx context.Context) (Position, error)
 	// Known lists the index once it holds what the documents topic holds now.
@@ -122,24 +123,50 @@ func (s *Source) emit(ctx context.Context, b leat.Batch, t *tracker) error {
 	if err := t.err(); err != nil {
 		return err
 	}
-	records := make([]bus.Record, len(b.Events))
-	for i, e := range b.Events {
-		r, err := codec.EncodeEvent(s.Documents, e)
-		if err != nil {
-			return err
-		}
-		records[i] = r
-	}
 	p := t.begin(b.Position)
-	if len(records) == 0 {
+	if len(b.Events) == 0 {
 		t.end(p, nil)
 		return nil
 	}
-	if err := s.Out.Enqueue(ctx, records, func(err error) { t.end(p, err) }); err != nil {
+	records := make([]bus.Record, len(b.Events))
+	var err error
+	for i := 0; i < len(records) && err == nil; i++ {
+		records[i], err = codec.EncodeEvent(s.Documents, b.Events[i])
+	}
+	if err == nil {
+		err = s.Out.Enqueue(ctx, records, func(err error) { t.end(p, err) })
+	}
+	switch {
+	case leat.IsPermanent(err): // nothing of the batch was accepted: find what the broker cannot take
+		err = s.emitSingly(ctx, b)
 		t.end(p, err)
-		return err
+	case err != nil:
+		t.end(p, err)
+	}
+	return err
+}
+
+// emitSingly makes the events of a batch durable one by one, and dead letters
+// of those that cannot be, so that one document never stops its source (I5).
+func (s *Source) emitSingly(ctx context.Context, b leat.Batch) error {
+	for _, e := range b.Events {
+		r, err := codec.EncodeEvent(s.Documents, e)
+		if err == nil {
+			err = s.Out.Produce(ctx, r)
+		}
+		if leat.IsPermanent(err) {
+			err = s.refused(ctx, e, r, err)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+func (s *Source) refused(ctx context.Context, e leat.Event, r bus.Record, cause error) error {
+	r.Topic = s.Documents
+	return s.Dead.Put(ctx, Sources, r, e.ID, e.Version, cause)
 }
 
 // savePeriod bounds how much is read again after a crash, and how often an

@@ -34,6 +34,9 @@ type topic struct {
 }
 
 func (p *topic) Produce(_ context.Context, records ...bus.Record) error {
+	if err := tooLarge(records); err != nil {
+		return err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.records = append(p.records, records...)
@@ -41,6 +44,9 @@ func (p *topic) Produce(_ context.Context, records ...bus.Record) error {
 }
 
 func (p *topic) Enqueue(_ context.Context, records []bus.Record, done func(error)) error {
+	if err := tooLarge(records); err != nil {
+		return err
+	}
 	p.mu.Lock()
 	p.records = append(p.records, records...)
 	hold, err := p.hold, p.err
@@ -50,6 +56,15 @@ func (p *topic) Enqueue(_ context.Context, records []bus.Record, done func(error
 	p.mu.Unlock()
 	if !hold {
 		done(err)
+	}
+	return nil
+}
+
+func tooLarge(records []bus.Record) error {
+	for _, r := range records {
+		if len(r.Value) > 1<<20 {
+			return fmt.Errorf("%s: %w", r.Key, leat.ErrTooLarge)
+		}
 	}
 	return nil
 }
@@ -297,7 +312,7 @@ func (scripted) Close() error                                          { return 
 
 func runner(out *topic, f scripted) Source {
 	return Source{
-		Name: "folder:notes", Source: f, Out: out, Documents: "documents", Positions: "positions",
+		Name: "folder:notes", Source: f, Out: out, Dead: common("", out).Dead, Documents: "documents", Positions: "positions",
 		Load: func(context.Context) (Position, error) {
 			return Position{Epoch: 4, Position: json.RawMessage(`"old"`)}, nil
 		},
@@ -404,5 +419,42 @@ func TestSourceFailures(t *testing.T) {
 	st := s.Health.States()["source/folder:notes"]
 	if st.State != "failed" || st.Hint != "start over" {
 		t.Errorf("state %+v, want failed with its hint", st)
+	}
+}
+
+// TestSourceOutlivesAnEventTheBrokerRefuses: one document never stops its source (I5).
+func TestSourceOutlivesAnEventTheBrokerRefuses(t *testing.T) {
+	out := &topic{}
+	s := runner(out, func(ctx context.Context, s leat.Session) error {
+		doc := func(body string) *leat.Document { return &leat.Document{Body: body} }
+		return s.Emit(ctx, leat.Batch{
+			Events: []leat.Event{
+				{ID: "folder:notes/a", Version: 1, Source: "folder:notes", Document: doc("a")},
+				{ID: "folder:notes/large", Version: 2, Source: "folder:notes", Document: doc(strings.Repeat("x", 2<<20))},
+				{ID: "", Version: 3, Source: "folder:notes"},
+				{ID: "folder:notes/b", Version: 4, Source: "folder:notes", Document: doc("b")},
+			},
+			Position: json.RawMessage(`"after"`),
+		})
+	})
+	s.Once = true
+	if err := s.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var keys []string
+	for _, r := range out.on("documents") {
+		keys = append(keys, string(r.Key))
+	}
+	if d := cmp.Diff([]string{"folder:notes/a", "folder:notes/b"}, keys); d != "" {
+		t.Errorf("documents (-want +got):\n%s", d)
+	}
+	dead := letters(t, out)
+	for _, id := range []string{"sources/folder:notes/large", "sources/"} {
+		if reason, ok := dead[id]; !ok || strings.HasSuffix(reason, " / ") {
+			t.Errorf("dead letter %q: %q, want one with a hint", id, dead[id])
+		}
+	}
+	if p := saved(t, out, PositionKey("folder:notes")); len(p) == 0 || string(p[len(p)-1].Position) != `"after"` {
+		t.Errorf("positions %+v, want \"after\" last", p)
 	}
 }
