@@ -451,3 +451,42 @@ func TestKeys(t *testing.T) {
 		}
 	})
 }
+
+// TestVisibility: a transaction can be read from MySQL's binlog before a SELECT
+// shows it, here by 200 ms. Every row is written once while the table is
+// snapshotted in many chunks: whatever one of them says wrongly would stay.
+func TestVisibility(t *testing.T) {
+	t.Run("MySQL", func(t *testing.T) {
+		db := testenv.MySQL(t, testenv.Own())
+		db.Exec(t, "SET GLOBAL sync_binlog=0")
+		w := newWorld(t, db)
+		const blocks, size = 200, 200
+		for b := range blocks {
+			var q strings.Builder
+			q.WriteString("INSERT INTO @ VALUES ")
+			for i := range size {
+				fmt.Fprintf(&q, "(%d,'first',REPEAT('x',2000)),", b*size+i)
+			}
+			w.exec(strings.TrimSuffix(q.String(), ","))
+		}
+		db.Exec(t, "SET GLOBAL binlog_group_commit_sync_delay=200000")
+		src := w.open()
+		defer src.Close()
+		run := w.rec.Start(t, src)
+		order := rand.Perm(blocks)
+		var writers sync.WaitGroup
+		for n := range 8 {
+			writers.Go(func() {
+				for i := n; i < blocks; i += 8 {
+					b := order[i]
+					if _, err := db.Root().ExecContext(t.Context(), "UPDATE "+w.table+" SET title='second' WHERE id BETWEEN ? AND ?", b*size, b*size+9); err != nil {
+						t.Errorf("writing: %v", err)
+					}
+				}
+			})
+		}
+		writers.Wait()
+		w.caughtUp("all changes")
+		run.Stop()
+	})
+}
