@@ -67,8 +67,9 @@ embedder: {%s}
 		b.Fatal(err)
 	}
 	defer func() {
-		run.Process.Signal(os.Interrupt)
-		run.Wait()
+		if err := errors.Join(run.Process.Signal(os.Interrupt), run.Wait()); err != nil {
+			b.Error(err)
+		}
 	}()
 	insert := func(id int) time.Time {
 		body := fmt.Sprintf("Note %d says that part %d of machine %d was changed on day %d, and that the next look is due when it has run for %d hours.", id, id%97, id%31, id%365, id%1000)

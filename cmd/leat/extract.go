@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -54,16 +55,16 @@ func (c *cli) chunkCommand() *cobra.Command {
 		Use:   "chunk FILE…",
 		Short: "Print the chunks of local files, one JSON object a line",
 		Args:  cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			a, err := c.loadOrDefault(cmd)
 			if err != nil {
 				return err
 			}
-			ch, closer, err := a.Chunker()
+			ch, closeChunker, err := a.Chunker()
 			if err != nil {
 				return err
 			}
-			defer closer()
+			defer func() { err = errors.Join(err, closeChunker()) }()
 			return eachFile(args, func(name string, doc leat.Document, f *os.File) error {
 				_, err := ch.Chunk(cmd.Context(), name, doc, f, func(_ chunker.Info, k leat.Chunk) error {
 					if k.Heading == nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -24,7 +25,7 @@ standard input and answers one JSON object a line, the model loaded once.`,
   leat search --mode text 雨伞
   leat search - < questions.txt`,
 		Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			m, err := search.ParseMode(mode)
 			if err != nil {
 				return usageError{err}
@@ -36,11 +37,11 @@ standard input and answers one JSON object a line, the model loaded once.`,
 			if err != nil {
 				return err
 			}
-			s, closer, err := a.Searcher(cmd.Context(), m)
+			s, closeSearcher, err := a.Searcher(cmd.Context(), m)
 			if err != nil {
 				return err
 			}
-			defer closer()
+			defer func() { err = errors.Join(err, closeSearcher()) }()
 			if len(args) == 1 && args[0] == "-" {
 				return c.searchLines(cmd.Context(), s, m, limit)
 			}

@@ -197,7 +197,7 @@ func (s *session) document(ctx context.Context, f hint) (*leat.Document, time.Ti
 		s.hints.add(f.rel)
 	}
 	return &leat.Document{
-		Ref:   &leat.Ref{Name: refName(f.rel), Tag: t, Size: fi.Size()},
+		Ref: &leat.Ref{Name: refName(f.rel), Tag: t, Size: fi.Size()},
 		Metadata: map[string]any{
 			"path":     strings.TrimPrefix(refName(f.rel), "/"),
 			"modified": fi.ModTime().UTC().Format(time.RFC3339Nano),

@@ -124,7 +124,7 @@ func TestDocument(t *testing.T) {
 		Source:  "folder:notes",
 		Time:    fi.ModTime(),
 		Document: &leat.Document{
-			Ref:   &leat.Ref{Name: "guides/安装 手册.v2.md", Tag: tag(fi), Size: 9},
+			Ref: &leat.Ref{Name: "guides/安装 手册.v2.md", Tag: tag(fi), Size: 9},
 			Metadata: map[string]any{
 				"path":     "guides/安装 手册.v2.md",
 				"modified": fi.ModTime().UTC().Format(time.RFC3339Nano),
