@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -119,9 +120,21 @@ func setup(b *testing.B, db *testenv.DB) *shop {
 	return s
 }
 
-func rate(b *testing.B, n int, took time.Duration) {
+// rate reports rows a second and, since the server and whatever else runs take
+// their share of the machine, this process's own time on its CPUs.
+func rate(b *testing.B, n int, took, cpu time.Duration) {
 	b.ReportMetric(float64(n)/took.Seconds(), "rows/s")
+	b.ReportMetric(float64(cpu.Nanoseconds())/1e3/float64(n), "cpu-µs/row")
 	b.ReportMetric(0, "ns/op")
+}
+
+func cpu(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func BenchmarkMySQL(b *testing.B)   { benchmark(b, testenv.MySQL(b)) }
@@ -131,17 +144,19 @@ func benchmark(b *testing.B, db *testenv.DB) {
 	s := setup(b, db)
 	b.Run("go-mysql decoding", func(b *testing.B) {
 		var took time.Duration
+		before := cpu(b)
 		for b.Loop() {
 			began := time.Now()
 			decode(b, s)
 			took += time.Since(began)
 		}
-		rate(b, rows*b.N, took)
+		rate(b, rows*b.N, took, cpu(b)-before)
 	})
 	measure := func(name string, from json.RawMessage, emit func(context.Context, leat.Batch) error, wait func()) {
 		b.Run(name, func(b *testing.B) {
 			var took time.Duration
 			n := 0
+			before := cpu(b)
 			for b.Loop() {
 				began := time.Now()
 				run(b, s, from, func(ctx context.Context, batch leat.Batch) error {
@@ -154,7 +169,7 @@ func benchmark(b *testing.B, db *testenv.DB) {
 			if n != rows*b.N {
 				b.Fatalf("%d events of %d rows", n, rows*b.N)
 			}
-			rate(b, n, took)
+			rate(b, n, took, cpu(b)-before)
 		})
 	}
 	measure("catch-up", s.before, discard, func() {})

@@ -15,10 +15,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// flavors runs a test on both servers.
+// flavors runs a test on both servers at once.
 func flavors(t *testing.T, test func(*testing.T, *testenv.DB), opts ...testenv.Option) {
-	t.Run("MySQL", func(t *testing.T) { test(t, testenv.MySQL(t, opts...)) })
-	t.Run("MariaDB", func(t *testing.T) { test(t, testenv.MariaDB(t, opts...)) })
+	t.Run("MySQL", func(t *testing.T) { t.Parallel(); test(t, testenv.MySQL(t, opts...)) })
+	t.Run("MariaDB", func(t *testing.T) { t.Parallel(); test(t, testenv.MariaDB(t, opts...)) })
 }
 
 func config(db *testenv.DB, tables ...mysql.TableConfig) mysql.Config {
@@ -64,7 +64,7 @@ func (o *origin) ID(key int) string {
 }
 
 func TestConformance(t *testing.T) {
-	flavors(t, func(t *testing.T, db *testenv.DB) {
+	conformance := func(t *testing.T, db *testenv.DB) {
 		sourcetest.Run(t, sourcetest.Harness{
 			Source: "mysql:shop",
 			New: func(t *testing.T) sourcetest.Origin {
@@ -73,5 +73,8 @@ func TestConformance(t *testing.T) {
 				return o
 			},
 		})
-	})
+	}
+	// One after the other: the suite looks for goroutines left behind.
+	t.Run("MySQL", func(t *testing.T) { conformance(t, testenv.MySQL(t)) })
+	t.Run("MariaDB", func(t *testing.T) { conformance(t, testenv.MariaDB(t)) })
 }
