@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -162,7 +163,7 @@ func (d *demo) askQuestions(ctx context.Context) error {
 			if i >= 3 {
 				continue
 			}
-			place := strings.Join(append([]string{h.Title}, h.Location.Heading...), " › ")
+			place := strings.Join(slices.Compact(append([]string{h.Title}, h.Location.Heading...)), " › ")
 			d.line("  %d. %s %s", i+1, pad(cut(place, 60), 60), d.dim(fmt.Sprintf("%.3f", h.Score)))
 			d.line("     %s", d.dim(fmt.Sprintf("%s, bytes %d to %d", h.Document, h.Location.Start, h.Location.End)))
 			d.line("     %s", cut(h.Text, 96))

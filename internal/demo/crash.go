@@ -48,6 +48,7 @@ func (d *demo) crash(ctx context.Context) error {
 			}
 			if done++; done%(total/(crashKills+1)) == 0 && kills < crashKills {
 				kills++
+				killed := time.Now()
 				if err := d.run.Kill(); err != nil {
 					return err
 				}
@@ -57,6 +58,7 @@ func (d *demo) crash(ctx context.Context) error {
 				if err := d.run.Start(ctx); err != nil {
 					return err
 				}
+				d.row("SIGKILL", fmt.Sprintf("after %d of %d changes", done, total), "up again after "+millis(time.Since(killed)))
 			}
 			if err := ctx.Err(); err != nil {
 				return err
@@ -64,8 +66,6 @@ func (d *demo) crash(ctx context.Context) error {
 		}
 	}
 	began := time.Now()
-	d.row("changes", fmt.Sprintf("%d, to %d rows and files", total, len(changes)), fmt.Sprintf("leat killed %d times among them", kills))
-
 	want, err := d.documentsInSources()
 	if err != nil {
 		return err
@@ -98,7 +98,7 @@ func (d *demo) crash(ctx context.Context) error {
 		return fmt.Errorf("documents are in deadletters: %v", st.DeadLetters)
 	}
 	d.row("counted", fmt.Sprintf("%d documents in the sources", want), fmt.Sprintf("%d in the index, %d dead letters", st.Index.Text.Documents, len(st.DeadLetters)))
-	d.row("compared", fmt.Sprintf("%d changed, %d deleted documents", current, deleted), "every last revision found, no older one")
+	d.row("compared", fmt.Sprintf("%d documents changed, %d deleted", current, deleted), "every last revision found, no older one")
 	d.row("caught up", "after the last change", seconds(took))
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -71,6 +72,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	return nil
 }
 
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
 // onClose has f called at the end, after what is started later was ended.
 func (d *demo) onClose(f func() error) { d.closers = append(d.closers, f) }
 
@@ -119,7 +125,10 @@ func (d *demo) end(took time.Duration) {
 	d.command(leat+" tail", "document events as they pass")
 	d.command("echo 'Keys hang behind the blue door.' > "+filepath.Join(d.folder(), "keys.txt"), "then search for keys")
 	if d.database != nil {
-		d.command(fmt.Sprintf("mysql -h127.0.0.1 -P%d -uroot shop", d.database.Port()), "")
-		d.line("%s", d.dim("  (DSN: "+d.database.DSN("shop")+")"))
+		client := map[local.Flavor]string{local.MySQL: "mysql", local.MariaDB: "mariadb"}[d.database.Installation.Flavor]
+		if beside := filepath.Join(filepath.Dir(d.database.Installation.Daemon), client); exists(beside) {
+			client = beside
+		}
+		d.command(fmt.Sprintf("%s -h127.0.0.1 -P%d -uroot shop -e \"UPDATE products SET name='Quiet kettle' WHERE id=3\"", client, d.database.Port()), "")
 	}
 }

@@ -109,7 +109,8 @@ func (d *demo) startDatabase(ctx context.Context) error {
 			return fmt.Errorf("make the table of products: %w", err)
 		}
 		name := map[local.Flavor]string{local.MySQL: "MySQL", local.MariaDB: "MariaDB"}[in.Flavor]
-		d.row("database", name+" "+in.Version+" on "+d.database.Addr(), "up after "+seconds(time.Since(began)))
+		version, _, _ := strings.Cut(in.Version, "-")
+		d.row("database", name+" "+version+" on "+d.database.Addr(), "up after "+seconds(time.Since(began)))
 		d.row("table", "shop.products", fmt.Sprintf("%d rows, English and Chinese", d.rows))
 		return nil
 	}

@@ -75,7 +75,7 @@ func FindOnPath() (*Installation, error) {
 			}
 		}
 	}
-	return nil, fmt.Errorf("a MySQL or MariaDB server %w on the PATH", ErrNotInstalled)
+	return nil, fmt.Errorf("no MySQL or MariaDB server is on the PATH: it %w", ErrNotInstalled)
 }
 
 var versionPattern = regexp.MustCompile(`Ver ([0-9][^ ]*)`)
