@@ -14,7 +14,6 @@ import (
 	"context"
 	"encoding/csv"
 	"encoding/json"
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -127,60 +126,63 @@ func BenchmarkChunk(b *testing.B) {
 	}
 }
 
-// TestEdits counts the chunks that edits at random places renew.
-func TestEdits(t *testing.T) {
+// BenchmarkEdits counts the chunks that edits at random places renew.
+func BenchmarkEdits(b *testing.B) {
 	word := regexp.MustCompile(`\w+`)
-	kinds := []struct {
-		name string
-		edit func(t string, at int) string
-	}{
-		{"word replaced", func(t string, at int) string {
+	kinds := []func(t string, at int) string{
+		func(t string, at int) string { // a word replaced
 			m := word.FindStringIndex(t[at:])
 			return t[:at+m[0]] + strings.Repeat("x", m[1]-m[0]) + t[at+m[1]:]
-		}},
-		{"sentence inserted", func(t string, at int) string {
+		},
+		func(t string, at int) string { // a sentence inserted
 			at = next(t, at)
 			return t[:at] + "This newly added sentence explains one more thing, of about eighty characters. " + t[at:]
-		}},
-		{"paragraph inserted", func(t string, at int) string {
+		},
+		func(t string, at int) string { // a paragraph inserted
 			at = next(t, at)
 			return t[:at] + "\n\n" + strings.Repeat("A new paragraph says many things about the matter. ", 7) + "\n\n" + t[at:]
-		}},
-		{"sentence deleted", func(t string, at int) string {
+		},
+		func(t string, at int) string { // a sentence deleted
 			at = next(t, at)
 			return t[:at] + t[next(t, at):]
-		}},
+		},
 	}
 	for _, name := range []string{"finance", "pubmed", "state_of_the_union"} {
-		text := corpus(t, name)
+		text := corpus(b, name)
 		text = text[:min(len(text), 150_000)]
-		for _, w := range ways(t) {
-			old := map[string]bool{}
-			for _, k := range w.cut(t, text) {
-				old[text[k[0]:k[1]]] = true
-			}
-			var all []int
-			line := ""
-			for _, kind := range kinds {
-				rng := rand.New(rand.NewPCG(1, 1))
-				var counts []int
-				for range 40 {
-					at := rng.IntN(len(text) - 1000)
-					for text[at]&0xC0 == 0x80 {
-						at--
-					}
-					edited, n := kind.edit(text, at), 0
-					for _, k := range w.cut(t, edited) {
-						if !old[edited[k[0]:k[1]]] {
-							n++
-						}
-					}
-					counts = append(counts, n)
+		for _, w := range ways(b) {
+			b.Run(name+"/"+w.name, func(b *testing.B) {
+				old := map[string]bool{}
+				for _, k := range w.cut(b, text) {
+					old[text[k[0]:k[1]]] = true
 				}
-				line += fmt.Sprintf("  %s %s", kind.name, spread(counts))
-				all = append(all, counts...)
-			}
-			t.Logf("%-18s %-30s all %s %s", name, w.name, spread(all), line)
+				var counts []int
+				for _, edit := range kinds {
+					rng := rand.New(rand.NewPCG(1, 1))
+					for range 40 {
+						at := rng.IntN(len(text) - 1000)
+						for text[at]&0xC0 == 0x80 {
+							at--
+						}
+						edited, n := edit(text, at), 0
+						for _, k := range w.cut(b, edited) {
+							if !old[edited[k[0]:k[1]]] {
+								n++
+							}
+						}
+						counts = append(counts, n)
+					}
+				}
+				slices.Sort(counts)
+				sum := 0
+				for _, n := range counts {
+					sum += n
+				}
+				b.ReportMetric(float64(sum)/float64(len(counts)), "mean-new")
+				b.ReportMetric(float64(counts[len(counts)*9/10]), "p90-new")
+				b.ReportMetric(float64(counts[len(counts)-1]), "max-new")
+				b.ReportMetric(0, "ns/op")
+			})
 		}
 	}
 }
@@ -190,16 +192,6 @@ func next(t string, at int) int {
 		return at + i + 2
 	}
 	return len(t)
-}
-
-// spread shows mean, 90th percentile and maximum.
-func spread(x []int) string {
-	slices.Sort(x)
-	sum := 0
-	for _, v := range x {
-		sum += v
-	}
-	return fmt.Sprintf("%.2f/%d/%d", float64(sum)/float64(len(x)), x[len(x)*9/10], x[len(x)-1])
 }
 
 type question struct {
@@ -236,20 +228,20 @@ func questions(t testing.TB) []question {
 	return out
 }
 
-// TestRetrieval measures, over the five chunks nearest to each question of all
+// BenchmarkRetrieval measures, over the five chunks nearest to each question of all
 // corpora together, how much of the characters that answer it they hold
 // (recall), and that over all characters of answer or chunks (IoU).
-func TestRetrieval(t *testing.T) {
-	qs := questions(t)
+func BenchmarkRetrieval(b *testing.B) {
+	qs := questions(b)
 	e, err := builtin.New(builtin.Config{})
 	if err != nil {
-		t.Skipf("left out: %v (%s)", err, leat.HintOf(err))
+		b.Skipf("left out: %v (%s)", err, leat.HintOf(err))
 	}
 	defer e.Close()
 	embed := func(kind leat.Kind, texts []string) [][]float32 {
-		v, err := e.Embed(t.Context(), kind, texts)
+		v, err := e.Embed(b.Context(), kind, texts)
 		if err != nil {
-			t.Fatal(err)
+			b.Fatal(err)
 		}
 		return v
 	}
@@ -262,18 +254,18 @@ func TestRetrieval(t *testing.T) {
 		corpus     string
 		start, end int // in characters
 	}
-	for _, w := range ways(t) {
+	for _, w := range ways(b) {
 		var pieces []piece
 		var texts []string
 		for _, name := range corpora {
-			text := corpus(t, name)
+			text := corpus(b, name)
 			byteAt, runeAt := 0, 0
-			runes := func(b int) int {
-				runeAt += len([]rune(text[byteAt:b]))
-				byteAt = b
+			runes := func(at int) int {
+				runeAt += len([]rune(text[byteAt:at]))
+				byteAt = at
 				return runeAt
 			}
-			for _, k := range w.cut(t, text) {
+			for _, k := range w.cut(b, text) {
 				pieces = append(pieces, piece{name, runes(k[0]), runes(k[1])})
 				texts = append(texts, text[k[0]:k[1]])
 			}
@@ -312,7 +304,11 @@ func TestRetrieval(t *testing.T) {
 		for _, p := range pieces {
 			size += float64(p.end-p.start) / float64(len(pieces))
 		}
-		t.Logf("%-30s %d chunks of %.0f characters: recall@5 %.1f %%, IoU@5 %.2f %% over %d questions",
-			w.name, len(pieces), size, 100*recall, 100*iou, len(qs))
+		b.Run(w.name, func(b *testing.B) {
+			b.ReportMetric(100*recall, "recall@5-%")
+			b.ReportMetric(100*iou, "IoU@5-%")
+			b.ReportMetric(size, "characters")
+			b.ReportMetric(0, "ns/op")
+		})
 	}
 }
