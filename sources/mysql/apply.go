@@ -23,6 +23,7 @@ type transaction struct {
 	time     time.Time
 	maps     map[uint64]*mapLayout // by table id; nil: not captured
 	captured map[*table]bool       // tables with changes in it
+	changes  []schemaChange        // to judge when it has ended
 }
 
 // artificial events are made by the server for this connection and stand at no
@@ -133,6 +134,15 @@ func (r *run) commit(ctx context.Context) error {
 	if len(r.out) >= batchEvents || r.outBytes >= batchBytes {
 		if err := r.flush(ctx); err != nil {
 			return err
+		}
+	}
+	if len(r.changes) > 0 {
+		// Like rows, a change of schema can be read before it is visible.
+		if err := r.c.waitVisible(ctx, r.end, r.set.String()); err != nil {
+			return r.s.explain(err, "waiting for transactions on")
+		}
+		for _, c := range r.changes {
+			r.judge(ctx, c)
 		}
 	}
 	if len(r.resyncs) > 0 {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -74,6 +75,25 @@ func (w *world) once() {
 	w.rec.Once(w.T, src)
 }
 
+// live runs the source as a pipeline does, again after an error (a table may
+// be altered under its hands), until the returned function is called.
+func (w *world) live() (stop func()) {
+	ctx, cancel := context.WithCancel(w.Context())
+	var running sync.WaitGroup
+	running.Go(func() {
+		for ctx.Err() == nil {
+			src := w.open()
+			session, end := w.rec.Session(false, slog.New(slog.DiscardHandler))
+			if err := src.Run(ctx, session); err != nil && ctx.Err() == nil {
+				w.Logf("Run: %v (hint %s)", err, leat.HintOf(err))
+			}
+			end()
+			src.Close()
+		}
+	})
+	return func() { cancel(); running.Wait() }
+}
+
 // rows of the table as documents: id to title and body.
 func (w *world) rows() map[string]string {
 	w.Helper()
@@ -120,6 +140,11 @@ func (w *world) equal(when string) {
 
 func (w *world) caughtUp(what string) {
 	w.Helper()
+	defer func() {
+		if w.Failed() {
+			w.Logf("at the end (+), table (-):\n%.4000s", cmp.Diff(w.rows(), documents(w.rec.Index())))
+		}
+	}()
 	w.rec.Wait(w.T, what, func() bool { return cmp.Equal(w.rows(), documents(w.rec.Index())) })
 	w.equal(what)
 }

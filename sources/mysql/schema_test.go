@@ -67,9 +67,7 @@ func TestSchemaChangesLive(t *testing.T) {
 	flavors(t, func(t *testing.T, db *testenv.DB) {
 		w := newWorld(t, db)
 		w.exec("INSERT INTO @ VALUES (1,'a','1'),(2,'b','2')")
-		src := w.open()
-		defer src.Close()
-		run := w.rec.Start(t, src)
+		defer w.live()()
 		w.caughtUp("snapshot")
 		w.exec("ALTER TABLE @ ADD COLUMN first INT FIRST", "UPDATE @ SET body='x' WHERE id=1")
 		w.caughtUp("a column added")
@@ -82,7 +80,6 @@ func TestSchemaChangesLive(t *testing.T) {
 		w.caughtUp("a charset changed")
 		w.exec("CREATE TABLE "+w.name+".empty LIKE @", "RENAME TABLE @ TO "+w.name+".old, "+w.name+".empty TO @")
 		w.caughtUp("an empty table renamed into place")
-		run.Stop()
 	})
 }
 

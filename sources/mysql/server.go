@@ -26,6 +26,7 @@ const (
 	erNoSuchTable       = 1146
 	erSpecificDenied    = 1227
 	erBinlogRead        = 1236
+	erTableDefChanged   = 1412
 	erAccountLocked     = 3118
 )
 

@@ -2,10 +2,13 @@ package mysql
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
+
+	gomysql "github.com/go-mysql-org/go-mysql/mysql"
 
 	"leat"
 )
@@ -338,6 +341,12 @@ func (r *run) sweep(ctx context.Context, t *table) error {
 
 // resync begins the snapshots that statements have made necessary.
 func (r *run) resync(ctx context.Context) error {
+	if len(r.resyncs) == 0 {
+		return nil
+	}
+	if err := r.c.waitVisible(ctx, r.end, r.set.String()); err != nil {
+		return r.s.explain(err, "waiting for transactions on")
+	}
 	for t, why := range r.resyncs {
 		r.session.Log.Warn("reading the table anew", "table", t.name, "because", why)
 		if err := t.load(ctx, r.c); err != nil {
@@ -379,8 +388,22 @@ func (r *run) give(ctx context.Context, c *chunk) error {
 	return r.flush(ctx)
 }
 
-// readChunk reads c's rows, in a state that holds everything up to c.low.
+// readChunk reads k's rows, in a state that holds everything up to k.low.
 func (c *conn) readChunk(ctx context.Context, k *chunk, source string) error {
+	for tries := 1; ; tries++ {
+		err := c.tryChunk(ctx, k, source)
+		var e *gomysql.MyError
+		if !errors.As(err, &e) || e.Code != erTableDefChanged || tries == 10 {
+			return err
+		}
+		// The table was altered after the consistent snapshot was taken.
+		if _, err := c.do(ctx, "ROLLBACK"); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *conn) tryChunk(ctx context.Context, k *chunk, source string) error {
 	if c.server.mariadb() {
 		for {
 			at, err := c.beginSnapshot(ctx)
@@ -407,6 +430,7 @@ func (c *conn) readChunk(ctx context.Context, k *chunk, source string) error {
 	m := newMaker(source)
 	now := time.Now().UTC()
 	cut := false
+	k.bytes, k.key = 0, nil
 	k.events = make([]leat.Event, 0, k.limit)
 	k.sizes = make([]int, 0, k.limit)
 	n, err := c.selectRows(ctx, k.table, k.layout, where, func(cells []cell) error {

@@ -44,7 +44,7 @@ func (r *run) query(ctx context.Context, schema, query string) error {
 			r.endPrepared(next == "ROLLBACK")
 		}
 	case "ALTER", "CREATE", "DROP", "RENAME", "TRUNCATE":
-		r.mentioned(q, schema, func(t *table) { r.schemaChange(ctx, t, word, q) })
+		r.mentioned(q, schema, func(t *table) { r.changes = append(r.changes, schemaChange{t, word, q}) })
 		if strings.HasSuffix(q, "START TRANSACTION") { // CREATE TABLE … SELECT: its rows follow
 			r.body = true
 			return nil
@@ -85,9 +85,16 @@ func (t *table) redefines(clauses string) bool {
 		`|CHANGE` + column + `\S+\s+` + name + `|TO\s+` + name + `|CONVERT\s+TO\b)`).MatchString(clauses)
 }
 
-// schemaChange decides whether a table is still what its documents say.
-func (r *run) schemaChange(ctx context.Context, t *table, word, query string) {
-	why := ""
+// schemaChange is a statement about a captured table; word is its first one.
+type schemaChange struct {
+	table       *table
+	word, query string
+}
+
+// judge decides whether the table is still what its documents say. It is to be
+// called after the statement's transaction, and once that is visible.
+func (r *run) judge(ctx context.Context, c schemaChange) {
+	t, word, query, why := c.table, c.word, c.query, ""
 	switch {
 	case word == "TRUNCATE":
 		why = "it was truncated"
