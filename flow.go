@@ -105,8 +105,11 @@ type Revision struct {
 // document's title stands before the chunk unless the chunk begins with it.
 func Embeddable(title, text string) string {
 	title = strings.TrimSpace(title)
-	if title == "" || strings.HasPrefix(strings.TrimLeft(text, "# \t\r\n"), title) {
+	switch {
+	case title == "" || strings.HasPrefix(strings.TrimLeft(text, "# \t\r\n"), title):
 		return text
+	case text == "":
+		return title
 	}
 	return title + "\n" + text
 }

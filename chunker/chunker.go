@@ -105,7 +105,8 @@ type Info struct {
 // Chunk reads a document and gives its chunks to yield in order, with what is
 // known of the document by then: Title and MediaType are final from the first
 // chunk on, Chunks and Bytes when Chunk returns. A nil body means doc.Body. A
-// document without text has no chunks, which is no error.
+// document without text has no chunks, which is no error; with a title of its
+// event's it has one, empty, which is found by the title.
 //
 // Every chunk's Text is the extracted text from Start to End, without white
 // space around it, and all that is between chunks is white space. It holds up
@@ -144,6 +145,13 @@ func (c *Chunker) Chunk(ctx context.Context, docID string, doc leat.Document, bo
 		return r.info, err
 	}
 	r.name()
+	if r.info.Chunks == 0 && strings.TrimSpace(doc.Title) != "" {
+		// A row with a name and nothing else is found by its name.
+		r.info.Chunks++
+		if err := yield(r.info, leat.Chunk{ID: leat.ChunkID(docID, "", 0)}); err != nil {
+			return r.info, err
+		}
+	}
 	return r.info, ctx.Err()
 }
 

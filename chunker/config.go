@@ -47,7 +47,7 @@ func (c Config) Validate() error {
 		bad("target_tokens", "leave it out for the default of 225", "%d is below %d", d.TargetTokens, minTarget)
 	}
 	if d.MaxTokens < d.TargetTokens*5/4 {
-		bad("max_tokens", "give at least 5/4 of target_tokens, so that boundaries can be chosen; 14/9 is the default",
+		bad("max_tokens", fmt.Sprintf("give at least %d, so that boundaries can be chosen, or leave it out", (d.TargetTokens*5+3)/4),
 			"%d leaves no room above a target of %d", d.MaxTokens, d.TargetTokens)
 	}
 	return errors.Join(errs...)

@@ -340,3 +340,32 @@ func TestMemoryIsBounded(t *testing.T) {
 		})
 	}
 }
+
+func TestTitleWithoutText(t *testing.T) {
+	c := newChunker(t, chunker.Config{}, 500)
+	for _, tt := range []struct {
+		name string
+		doc  leat.Document
+		want int // chunks
+	}{
+		{"a row with a name only", leat.Document{Title: "Red umbrella", Body: " \n"}, 1},
+		{"an empty file", leat.Document{Ref: &leat.Ref{Name: "empty.txt"}}, 0},
+		{"nothing", leat.Document{}, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var got []leat.Chunk
+			info, err := c.Chunk(t.Context(), "d", tt.doc, nil, func(_ chunker.Info, k leat.Chunk) error {
+				got = append(got, k)
+				return nil
+			})
+			if err != nil || len(got) != tt.want || info.Chunks != tt.want {
+				t.Fatalf("%d chunks, info %+v, error %v; want %d", len(got), info, err, tt.want)
+			}
+			for _, k := range got {
+				if k.ID == "" || k.Start != 0 || k.End != 0 || k.Text != "" {
+					t.Errorf("chunk %+v: want an empty one with an id", k)
+				}
+			}
+		})
+	}
+}

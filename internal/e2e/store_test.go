@@ -144,7 +144,9 @@ func compare(want map[string]expectedDocument, got map[string]*storedDocument, s
 			if c.ordinal != i {
 				bad("%s: chunk %d has ordinal %d", id, i, c.ordinal)
 			}
-			texts = append(texts, string(c.data))
+			if len(c.data) > 0 || i > 0 { // a row with a title and no text has one empty chunk
+				texts = append(texts, string(c.data))
+			}
 		}
 		if g.stated != len(g.chunks) {
 			bad("%s: says %d chunks, has %d", id, g.stated, len(g.chunks))
