@@ -150,8 +150,10 @@ func (x *tables) fill(n int) {
 		x.insertArticle()
 	}
 	for i := range 5 {
-		x.insertProductAs(uint64(1_000_000 + i))
-		x.steady = append(x.steady, uint64(1_000_000+i))
+		key := uint64(1_000_000 + i)
+		x.insertProductAs(key)
+		x.steady = append(x.steady, key)
+		x.change([]string{x.productID(key)}, do("UPDATE $.products SET description=? WHERE id=?", x.writer.paragraphs(2), key)) // never without text
 	}
 	x.insertProductAs(lastKey)
 	x.insertArticleAs(lastSlug)

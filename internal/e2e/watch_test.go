@@ -115,6 +115,7 @@ func (w *watcher) look() error {
 		}
 		if w.keep[id] && (deleted || chunks == 0) {
 			w.t.Errorf("%s: has vanished at version %d", id, version)
+			w.keep[id] = false // once is enough
 		}
 		if version > w.last[id] {
 			w.rises.Add(1)
