@@ -39,11 +39,12 @@ func Permanent(err error) error {
 }
 
 // IsPermanent reports whether err was marked by [Permanent] or is one of the
-// sentinels that speak of a document's own content.
+// sentinels that no retry heals: those that speak of a document's own content,
+// and a lost position.
 func IsPermanent(err error) bool {
 	var p *permanentError
 	return errors.As(err, &p) || errors.Is(err, ErrUnsupported) ||
-		errors.Is(err, ErrMalformed) || errors.Is(err, ErrTooLarge)
+		errors.Is(err, ErrMalformed) || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrPositionLost)
 }
 
 type permanentError struct{ err error }

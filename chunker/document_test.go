@@ -298,9 +298,9 @@ func heap() uint64 {
 
 // I8: memory does not grow with the document, whatever it looks like.
 func TestMemoryIsBounded(t *testing.T) {
-	size := int64(64 << 20)
+	size := int64(24 << 20)
 	if testing.Short() {
-		size = 16 << 20
+		size = 12 << 20
 	}
 	c, err := chunker.New(chunker.Config{}, quarter{}, 500)
 	if err != nil {

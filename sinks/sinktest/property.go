@@ -1,6 +1,7 @@
 package sinktest
 
 import (
+	"flag"
 	"fmt"
 	"testing"
 
@@ -12,6 +13,13 @@ import (
 // anySequence applies any sequence of revisions, parts, replays and reopens
 // and compares with a map after each (I2, I4, I7).
 func anySequence(t *testing.T, open opener) {
+	// Each sequence opens a store of its own, which takes a real one a good part
+	// of a second: fewer than rapid's 100, unless -rapid.checks asks for more.
+	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue {
+		if err := checks.Value.Set("20"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	rapid.Check(t, func(rt *rapid.T) {
 		dir := t.TempDir()
 		x := open(t, dir)

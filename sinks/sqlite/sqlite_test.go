@@ -223,13 +223,13 @@ func TestVectorMemory(t *testing.T) {
 	}
 }
 
-// TestLargeDocument replaces a document of 60,000 chunks in parts (I8).
+// TestLargeDocument replaces a document of 20,000 chunks in parts (I8).
 func TestLargeDocument(t *testing.T) {
 	if testing.Short() {
-		t.Skip("left out: a document of 60,000 chunks takes a while")
+		t.Skip("left out: a document of 20,000 chunks takes a while")
 	}
 	x := openStore(t, t.TempDir()).Text()
-	const parts, each = 60, 1000
+	const parts, each = 20, 1000
 	var peak uint64
 	for version := uint64(1); version <= 2; version++ {
 		for p := range parts {
@@ -255,7 +255,7 @@ func TestLargeDocument(t *testing.T) {
 	if peak > 100<<20 {
 		t.Errorf("%d MiB of heap were used", peak>>20)
 	}
-	if m, err := x.SearchText(t.Context(), "59999", 5); err != nil || len(m) != 1 || m[0].Version != 2 {
+	if m, err := x.SearchText(t.Context(), "19999", 5); err != nil || len(m) != 1 || m[0].Version != 2 {
 		t.Error(m, err)
 	}
 }
