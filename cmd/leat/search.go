@@ -101,8 +101,12 @@ func (c *cli) printHits(r search.Result) {
 		}
 		fmt.Fprintf(c.out, "%2d. %s  %.3f\n", i+1, title, h.Score)
 		where := fmt.Sprintf("bytes %d–%d", h.Location.Start, h.Location.End)
-		if len(h.Location.Heading) > 0 {
-			where = strings.Join(h.Location.Heading, " › ") + ", " + where
+		heading := h.Location.Heading
+		if len(heading) > 0 && heading[0] == title {
+			heading = heading[1:]
+		}
+		if len(heading) > 0 {
+			where = strings.Join(heading, " › ") + ", " + where
 		}
 		if h.Location.Page > 0 {
 			where = fmt.Sprintf("page %d, %s", h.Location.Page, where)
