@@ -142,6 +142,9 @@ func (a *App) embeddedBroker(ctx context.Context, own bool) (*bus.Embedded, stri
 	}
 }
 
+// retention of chunks and vectors: how long a stage may be away and lose nothing.
+const retention = 7 * 24 * time.Hour
+
 // Partitions of the topics. The embedded broker syncs each partition's file on
 // its own, so there fewer are faster; on a cluster they bound how many
 // processes can share a stage.
@@ -153,7 +156,7 @@ const (
 // ensureTopics creates the topics or reports those with settings that would
 // lose data.
 func (a *App) ensureTopics(ctx context.Context, c connection) error {
-	s := bus.TopicSettings{Partitions: embeddedPartitions, Retention: 24 * time.Hour, MaxMessageBytes: bus.DefaultMaxMessageBytes}
+	s := bus.TopicSettings{Partitions: embeddedPartitions, Retention: retention, MaxMessageBytes: bus.DefaultMaxMessageBytes}
 	if a.cfg.Kafka != nil {
 		s.Partitions = clusterPartitions
 	}
