@@ -30,17 +30,6 @@ func (p *pipeline) letters() map[string]letter {
 	return all
 }
 
-// status is what the tests read of `leat status`.
-type status struct {
-	Sources []struct{ Name, State, Error, Hint string }
-	Index   struct {
-		Text, Vectors struct{ Documents, Chunks int }
-	}
-	ToDo []string `json:"to_do"`
-}
-
-func (p *pipeline) status() status { p.t.Helper(); return jsonLines[status](p, "", "status")[0] }
-
 // TestBadFiles puts files that cannot be read, or only with trouble, beside
 // one that can: each ends in the index or in deadletters with a reason and a
 // hint (I5), and the good one is found.

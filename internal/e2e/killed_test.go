@@ -79,8 +79,8 @@ func (c churn) run(t *testing.T, first, second *testenv.DB) {
 		// One kill comes whenever it comes, the next in the middle of work.
 		switch kill := (i + 1) * c.kills / c.rows; {
 		case kill == c.kills/2: // what comes later is read from the binlog alone
-			shop.awaitSnapshot()
-			old.awaitSnapshot()
+			shop.awaitSnapshot(p)
+			old.awaitSnapshot(p)
 		case kill%2 == 0:
 			watch.progress(before)
 		default:
@@ -162,7 +162,7 @@ func sameIndexes(text, vectors map[string]*storedDocument) (diff []string) {
 func (x *tables) checkVersions(got map[string]*storedDocument) {
 	x.t.Helper()
 	const placeBits = 52 // below the epoch: file number and offset
-	exact, epochs, snapshotted := 0, map[uint64]int{}, x.snapshotted.Load()
+	exact, epochs, snapshotted := 0, map[uint64]int{}, x.snapshotted
 	for id, w := range x.changed {
 		d := got[id]
 		if d == nil {

@@ -143,6 +143,20 @@ func jsonLines[T any](p *pipeline, in string, args ...string) []T {
 	return all
 }
 
+// status is what the tests read of `leat status`.
+type status struct {
+	Sources []struct {
+		Name, State, Error, Hint string
+		Saved                    time.Time `json:"position_saved"`
+		Progress                 struct{ Phase string }
+	}
+	Index struct {
+		Text, Vectors struct{ Documents, Chunks int }
+	}
+}
+
+func (p *pipeline) status() status { p.t.Helper(); return jsonLines[status](p, "", "status")[0] }
+
 // noDeadLetters fails the test if there are any.
 func (p *pipeline) noDeadLetters() {
 	p.t.Helper()

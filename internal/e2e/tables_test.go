@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,15 +29,9 @@ type tables struct {
 	articles [][2]string
 	serial   int
 	changed  map[string]window // by document id
-	// snapshotted is a place of the binlog when the snapshots were over: 0
-	// until the store holds the last rows of both tables, which never change.
-	snapshotted atomic.Uint64
+	// snapshotted is a place of the binlog when the snapshots were over.
+	snapshotted uint64
 }
-
-// The last rows of both tables.
-const lastKey = 9_000_000_000
-
-var lastSlug = [2]string{"zz", "zzz"}
 
 // window of the binlog, from before a transaction to after it.
 type window struct{ from, to uint64 }
@@ -155,8 +148,6 @@ func (x *tables) fill(n int) {
 		x.steady = append(x.steady, key)
 		x.change([]string{x.productID(key)}, do("UPDATE $.products SET description=? WHERE id=?", x.writer.paragraphs(2), key)) // never without text
 	}
-	x.insertProductAs(lastKey)
-	x.insertArticleAs(lastSlug)
 }
 
 func (x *tables) stepProducts() {
@@ -285,15 +276,10 @@ func (x *tables) newSlug() [2]string {
 }
 
 func (x *tables) insertArticle() {
-	key := x.newSlug()
-	x.insertArticleAs(key)
-	x.articles = append(x.articles, key)
-}
-
-func (x *tables) insertArticleAs(key [2]string) {
-	w := x.writer
+	w, key := x.writer, x.newSlug()
 	x.change([]string{x.articleID(key)}, do("INSERT INTO $.articles VALUES (?,?,?,?,?)",
 		key[0], key[1], x.optional(w.title()), w.markdown(w.IntN(10)), x.optional("Wei & Ann")))
+	x.articles = append(x.articles, key)
 }
 
 // config is the source in pipeline.yaml.
@@ -309,15 +295,30 @@ func (x *tables) config() string {
 `, x.name, x.db.Addr(), x.db.User, x.base)
 }
 
-// awaitSnapshot waits until the snapshots of both tables are over.
-func (x *tables) awaitSnapshot() {
+// awaitSnapshot waits, changing rows, until leat says that it streams and has
+// saved a position since: from then on no start reads a snapshot again.
+func (x *tables) awaitSnapshot(p *pipeline) {
 	x.t.Helper()
-	until(x.t, 2*time.Minute, "the snapshots of "+x.name+" are over", func() error {
-		if x.snapshotted.Load() == 0 {
-			return errors.New("their last rows are not in the store")
+	var streams time.Time
+	until(x.t, 2*time.Minute, "the snapshot of "+x.name+" is over", func() error {
+		p.alive()
+		x.step()
+		for _, s := range p.status().Sources {
+			switch {
+			case s.Name != "mysql:"+x.name:
+			case s.Progress.Phase != "streaming":
+				return fmt.Errorf("%+v", s)
+			case streams.IsZero():
+				streams = time.Now()
+			case s.Saved.After(streams):
+				return nil
+			}
 		}
-		return nil
+		return errors.New("no position was saved")
 	})
+	var err error
+	x.snapshotted, err = x.position()
+	x.check(err)
 }
 
 // expected reads both tables as they are now. How columns become a document is

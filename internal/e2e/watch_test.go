@@ -18,7 +18,6 @@ type watcher struct {
 	t    *testing.T
 	path string
 	keep map[string]bool // documents that are never deleted
-	all  []*tables
 
 	last  map[string]uint64 // version, by document id
 	rises atomic.Int64      // of versions, in all documents
@@ -28,7 +27,7 @@ type watcher struct {
 }
 
 func watchStore(t *testing.T, path string, all ...*tables) *watcher {
-	w := &watcher{t: t, path: path, all: all, keep: map[string]bool{}, last: map[string]uint64{}, done: make(chan struct{})}
+	w := &watcher{t: t, path: path, keep: map[string]bool{}, last: map[string]uint64{}, done: make(chan struct{})}
 	for _, x := range all {
 		for _, key := range x.steady {
 			w.keep[x.productID(key)] = true
@@ -129,15 +128,6 @@ func (w *watcher) look() error {
 		if !found[id] {
 			w.t.Errorf("%s: is forgotten, so that an older version could come back", id)
 			delete(w.last, id)
-		}
-	}
-	for _, x := range w.all {
-		if x.snapshotted.Load() == 0 && found[x.productID(lastKey)] && found[x.articleID(lastSlug)] {
-			at, err := x.position()
-			if err != nil {
-				return err
-			}
-			x.snapshotted.Store(at)
 		}
 	}
 	w.looks++
