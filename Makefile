@@ -3,6 +3,8 @@
 
 SHELL := /bin/bash
 export LEAT_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/leat
+# Where git does not answer (no git, or someone else's checkout) go cannot stamp builds.
+export GOFLAGS := $(strip $(shell go env GOFLAGS) $(shell git status >/dev/null 2>&1 || echo -buildvcs=false))
 LINT_VERSION := v2.12.2
 LINT := $(LEAT_CACHE)/bin/golangci-lint-$(LINT_VERSION)
 FUZZTIME ?= 20s
@@ -43,7 +45,7 @@ $(LINT):
 	@echo "installing golangci-lint $(LINT_VERSION) into $(dir $@)" >&2
 	@mkdir -p $(dir $@)
 	@tmp=$$(mktemp -d "$(dir $@)/.installing.XXXXXX") && trap 'rm -rf "$$tmp"' EXIT && \
-		GOBIN=$$tmp GOFLAGS= go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION) && \
+		GOBIN=$$tmp GOFLAGS=-buildvcs=false go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION) && \
 		mv "$$tmp/golangci-lint" $@
 
 bench: ## benchmarks; BENCH=regexp chooses
