@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -77,13 +78,21 @@ func TestWhatOtherBrokersStore(t *testing.T) {
 			if err := client.EnsureTopics(t.Context(), Topic{Name: "t", Partitions: 1}); err != nil {
 				t.Fatal(err)
 			}
-			p := client.NewProducer(ProducerConfig{})
+			// One batch for each ten records, which a Producer does not promise.
+			session, err := client.newSession(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
 			for i := range 3 {
-				if err := p.Produce(t.Context(), numbered(i*10, i*10+10, 3)...); err != nil {
+				var items []item
+				for _, r := range numbered(i*10, i*10+10, 3) {
+					items = append(items, item{Record: r})
+				}
+				if err := client.appendRaw(t.Context(), "t", 0, appendBatch(nil, items, session, time.Now())); err != nil {
 					t.Fatal(err)
 				}
+				session.advance(len(items))
 			}
-			p.Close()
 			e.Close()
 			rewrite(t, dir, func(i int, b batchView) []byte {
 				if i == c.batch {
