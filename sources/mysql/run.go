@@ -3,7 +3,6 @@ package mysql
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -66,8 +65,8 @@ func (s *Source) Run(ctx context.Context, session leat.Session) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	err := s.run(ctx, session)
-	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
-		return nil
+	if ctx.Err() != nil {
+		return nil // what failed is that ctx's end breaks the connections
 	}
 	return err
 }
@@ -236,7 +235,7 @@ func (r *run) raiseEpoch() error {
 // position and has not lost what came before it.
 func (r *run) checkHistory(ctx context.Context) error {
 	if r.server.mariadb() {
-		return nil // the server itself checks both, in strict mode, when asked for the binlog
+		return r.checkMariaDBHistory(ctx)
 	}
 	rows, err := r.c.rows(ctx, fmt.Sprintf("SELECT GTID_SUBSET(%s,@@GLOBAL.gtid_executed), GTID_SUBSET(@@GLOBAL.gtid_purged,%s), GTID_SUBTRACT(@@GLOBAL.gtid_purged,%s)",
 		quoteText(r.state.GTID), quoteText(r.state.GTID), quoteText(r.state.GTID)))
@@ -248,6 +247,45 @@ func (r *run) checkHistory(ctx context.Context) error {
 	}
 	if rows[0][1] != "1" {
 		return r.s.positionLost(fmt.Errorf("the server has purged transactions that were not read yet: %s", rows[0][2]))
+	}
+	return nil
+}
+
+// checkMariaDBHistory finds that the server's binlog ends before the position,
+// which Session.Once would take for having caught up. Whether the server still
+// holds what comes after it, the server says when it is asked for the binlog.
+func (r *run) checkMariaDBHistory(ctx context.Context) error {
+	status, err := r.c.logStatus(ctx)
+	if err != nil {
+		return r.s.explain(err, "reading the binlog's status of")
+	}
+	rows, err := r.c.rows(ctx, "SELECT @@GLOBAL.gtid_binlog_pos")
+	if err != nil {
+		return r.s.explain(err, "reading the GTID position of")
+	}
+	now, err := parseGTIDs(r.server.flavor, rows[0][0])
+	if err != nil {
+		return err
+	}
+	have := now.GTIDSet.(*gomysql.MariadbGTIDSet).Sets
+	for domain, saved := range r.set.GTIDSet.(*gomysql.MariadbGTIDSet).Sets {
+		if at := have[domain]; at == nil || at.SequenceNumber < saved.SequenceNumber {
+			return r.s.positionLost(fmt.Errorf("the server's binlog does not reach %s: it was reset, restored or is another one", saved))
+		}
+	}
+	if r.state.Server != r.server.id || r.state.File == "" {
+		return nil // positions of another server's files
+	}
+	number, err := fileNumber(status.file)
+	if err != nil {
+		return err
+	}
+	saved, err := fileNumber(r.state.File)
+	if err != nil {
+		return err
+	}
+	if (position{number, status.pos}).less(position{saved, r.state.Pos}) {
+		return r.s.positionLost(fmt.Errorf("the server's binlog ends at %s:%d, before the saved %s: it was reset or restored", status.file, status.pos, r.state.describe()))
 	}
 	return nil
 }
