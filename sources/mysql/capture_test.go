@@ -3,6 +3,7 @@ package mysql_test
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -57,7 +58,7 @@ func (w *world) session(statements ...string) {
 		w.Fatal(err)
 	}
 	defer func() { // its settings must not stay in the pool
-		_ = conn.Raw(func(any) error { return errors.New("done with") })
+		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
 		conn.Close()
 	}()
 	for _, s := range statements {
