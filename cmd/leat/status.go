@@ -53,17 +53,21 @@ func printStatus(out io.Writer, st app.Status) {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", s.Name, s.State, phase, position, behind)
 	}
 	fmt.Fprintln(w, "\t\t\t\t")
-	fmt.Fprintln(w, "STAGE\tSTATE\tBACKLOG\tOLDEST\t")
+	fmt.Fprintln(w, "STAGE\tSTATE\tPROCESSES\tBACKLOG\tOLDEST")
 	for _, s := range st.Stages {
 		oldest := ""
 		if !s.Oldest.IsZero() {
 			oldest = time.Since(s.Oldest).Round(time.Millisecond).String()
 		}
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t\n", s.Name, s.State, s.Backlog, oldest)
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\n", s.Name, s.State, s.Processes, s.Backlog, oldest)
 	}
 	w.Flush()
-	fmt.Fprintf(out, "\nindex: %d documents, %d chunks by words; %d documents, %d chunks by vectors\n",
-		st.Index.Text.Documents, st.Index.Text.Chunks, st.Index.Vectors.Documents, st.Index.Vectors.Chunks)
+	if st.Index.Error != "" {
+		fmt.Fprintf(out, "\nindex: %s\n", st.Index.Error)
+	} else {
+		fmt.Fprintf(out, "\nindex: %d documents, %d chunks by words; %d documents, %d chunks by vectors\n",
+			st.Index.Text.Documents, st.Index.Text.Chunks, st.Index.Vectors.Documents, st.Index.Vectors.Chunks)
+	}
 	for _, s := range st.Sources {
 		if s.Error != "" {
 			fmt.Fprintf(out, "%s: %s\n", s.Name, s.Error)

@@ -7,8 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -22,7 +20,6 @@ import (
 	"leat/internal/config"
 	"leat/internal/search"
 	"leat/internal/stage"
-	"leat/sinks/sqlite"
 	"leat/sources/folder"
 	"leat/sources/mysql"
 )
@@ -65,6 +62,10 @@ func (a *App) brokerDir() string { return filepath.Join(a.cfg.DataDir, "broker")
 func (a *App) cacheDir() string  { return filepath.Join(a.cfg.DataDir, "cache") }
 func (a *App) storePath() string { return filepath.Join(a.cfg.DataDir, "index.db") }
 
+func (a *App) dataDirError(err error) error {
+	return leat.Hint(fmt.Errorf("data directory: %w", err), "make %s writable, or set data_dir in pipeline.yaml", a.cfg.DataDir)
+}
+
 // connection is a client of the broker and, where this process runs it, the
 // embedded broker itself.
 type connection struct {
@@ -79,6 +80,10 @@ func (c connection) Close() error {
 	}
 	return err
 }
+
+// clientPrefix and the process make the id of this process's client, by which
+// `leat status` tells the members of a group from those that are gone.
+const clientPrefix = "leat@"
 
 // connect reaches the broker. The embedded one is started where no process
 // runs it; own says that this process must be the one that does.
@@ -96,7 +101,7 @@ func (a *App) connect(ctx context.Context, own bool) (connection, error) {
 		brokers = []string{addr}
 	}
 	var err error
-	if conn.Client, err = bus.New(bus.Config{Brokers: brokers}, a.log); err == nil {
+	if conn.Client, err = bus.New(bus.Config{Brokers: brokers, ClientID: clientPrefix + stage.Process()}, a.log); err == nil {
 		if err = conn.Ping(ctx); err != nil {
 			err = errors.Join(err, conn.Client.Close())
 		}
@@ -113,7 +118,7 @@ func (a *App) connect(ctx context.Context, own bool) (connection, error) {
 // neither trouble is believed before a while.
 func (a *App) embeddedBroker(ctx context.Context, own bool) (*bus.Embedded, string, error) {
 	if err := os.MkdirAll(a.cfg.DataDir, 0o755); err != nil {
-		return nil, "", leat.Hint(fmt.Errorf("data directory: %w", err), "make %s writable, or set data_dir in pipeline.yaml", a.cfg.DataDir)
+		return nil, "", a.dataDirError(err)
 	}
 	for deadline := time.Now().Add(5 * time.Second); ; {
 		addr, running, err := "", false, error(nil)
@@ -228,61 +233,27 @@ func (a *App) Chunker() (*chunker.Chunker, func() error, error) {
 	return c, model.Close, nil
 }
 
-// Searcher opens what a search in mode needs: the store, and the model unless
+// Searcher opens what a search in mode needs: the indexes, and the model unless
 // the search is by words only.
 func (a *App) Searcher(ctx context.Context, mode search.Mode) (*search.Searcher, func() error, error) {
-	store, err := sqlite.OpenReader(a.storePath(), a.cfg.Store, a.log)
+	s := &stores{app: a}
+	text, err := s.Text(ctx)
 	if err != nil {
-		return nil, nil, err
-	}
-	closers := []io.Closer{store}
-	closeThem := func() error {
-		var err error
-		for _, c := range closers {
-			err = errors.Join(err, c.Close())
-		}
-		return err
+		return nil, nil, errors.Join(err, s.Close())
 	}
 	if mode == search.Text {
-		return search.New(store.Text(), nil, nil), closeThem, nil
+		return search.New(text, nil, nil), s.Close, nil
 	}
 	model, _, err := a.model()
 	if err != nil {
-		return nil, nil, errors.Join(err, closeThem())
+		return nil, nil, errors.Join(err, s.Close())
 	}
-	closers = append([]io.Closer{model}, closers...)
-	vectors, err := store.Vectors(model.Model())
+	closeThem := func() error { return errors.Join(model.Close(), s.Close()) }
+	vectors, err := s.Vectors(ctx, model.Model())
 	if err != nil {
 		return nil, nil, errors.Join(err, closeThem())
 	}
-	return search.New(store.Text(), vectors, model), closeThem, nil
-}
-
-// stored is the embedded store opened for reading beside a running pipeline.
-type stored struct {
-	*sqlite.Store
-	text    leat.TextIndex
-	vectors leat.VectorIndex // nil: nothing was embedded yet
-}
-
-// openStored opens the store for reading; nil where nothing was indexed yet.
-func (a *App) openStored(ctx context.Context) (*stored, error) {
-	store, err := sqlite.OpenReader(a.storePath(), a.cfg.Store, a.log)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	s := &stored{Store: store, text: store.Text()}
-	model, err := store.Model(ctx)
-	if err == nil && model.Dimension > 0 {
-		s.vectors, err = store.Vectors(model)
-	}
-	if err != nil {
-		return nil, errors.Join(err, store.Close())
-	}
-	return s, nil
+	return search.New(text, vectors, model), closeThem, nil
 }
 
 // Describe says in a few words what the pipeline reads.

@@ -3,12 +3,9 @@ package app
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
 
 	"leat"
 	"leat/internal/config"
-	"leat/sinks/sqlite"
 )
 
 // Check is the outcome of trying one component.
@@ -18,7 +15,7 @@ type Check struct {
 }
 
 // Checks tries everything that pipeline.yaml points at: the broker, each
-// source, the model and the store.
+// source, the model and both indexes.
 func (a *App) Checks(ctx context.Context) []Check {
 	checks := []Check{{"broker", a.checkBroker(ctx)}}
 	for _, s := range a.cfg.Sources {
@@ -26,7 +23,7 @@ func (a *App) Checks(ctx context.Context) []Check {
 	}
 	model, err := a.checkModel(ctx)
 	checks = append(checks, Check{"embedder", err})
-	return append(checks, Check{"store", a.checkStore(ctx, model)})
+	return append(checks, a.checkStores(ctx, model)...)
 }
 
 func (a *App) checkBroker(ctx context.Context) error {
@@ -43,10 +40,7 @@ func (a *App) checkSource(ctx context.Context, cfg config.Source) error {
 		return err
 	}
 	defer s.Close()
-	if c, ok := s.Source.(leat.Checker); ok {
-		return c.Check(ctx)
-	}
-	return nil
+	return check(ctx, s.Source)
 }
 
 func (a *App) checkModel(ctx context.Context) (leat.Model, error) {
@@ -62,19 +56,31 @@ func (a *App) checkModel(ctx context.Context) (leat.Model, error) {
 	return model.Model(), err
 }
 
-func (a *App) checkStore(ctx context.Context, model leat.Model) error {
-	if err := os.MkdirAll(a.cfg.DataDir, 0o755); err != nil {
-		return leat.Hint(fmt.Errorf("data directory: %w", err), "make %s writable, or set data_dir in pipeline.yaml", a.cfg.DataDir)
+// checkStores tries both indexes, against what the model makes unless that failed.
+func (a *App) checkStores(ctx context.Context, model leat.Model) []Check {
+	s := &stores{app: a, write: true}
+	text, err := s.Text(ctx)
+	checks := []Check{{"text index", err}}
+	if err == nil {
+		checks[0].Err = check(ctx, text)
 	}
-	store, err := sqlite.Open(a.storePath(), a.cfg.Store, a.log)
-	if err != nil {
-		return err
+	if model.Dimension > 0 {
+		vectors, err := s.Vectors(ctx, model)
+		if err == nil {
+			err = check(ctx, vectors)
+		}
+		checks = append(checks, Check{"vector index", err})
 	}
-	defer store.Close()
-	err = store.Check(ctx)
-	if kept, merr := store.Model(ctx); merr == nil && kept.Dimension > 0 && model.Dimension > 0 {
-		_, merr = store.Vectors(model)
-		err = errors.Join(err, merr)
+	if s.file != nil {
+		checks = append(checks, Check{"embedded store", s.file.Check(ctx)})
 	}
-	return err
+	checks[0].Err = errors.Join(checks[0].Err, s.Close())
+	return checks
+}
+
+func check(ctx context.Context, component any) error {
+	if c, ok := component.(leat.Checker); ok {
+		return c.Check(ctx)
+	}
+	return nil
 }

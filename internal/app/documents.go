@@ -121,25 +121,24 @@ func (r *DocumentReport) state() string {
 
 func reached(s *leat.DocumentState, version uint64) bool { return s != nil && s.Version >= version }
 
-// indexed reads what the store holds of a document.
+// indexed reads what the indexes hold of a document.
 func (a *App) indexed(ctx context.Context, id string, r *DocumentReport) error {
-	store, err := a.openStored(ctx)
-	if err != nil || store == nil {
-		return err
-	}
-	defer store.Close()
-	if r.Text, err = state(ctx, store.text, id); err != nil {
-		return err
-	}
-	if r.Text != nil && !r.Text.Deleted {
-		if r.Chunks, err = store.text.Chunks(ctx, id); err != nil {
-			return err
+	return a.reading(ctx, func(text leat.TextIndex, vectors leat.VectorIndex) (err error) {
+		if text != nil {
+			if r.Text, err = state(ctx, text, id); err != nil {
+				return err
+			}
+			if r.Text != nil && !r.Text.Deleted {
+				if r.Chunks, err = text.Chunks(ctx, id); err != nil {
+					return err
+				}
+			}
 		}
-	}
-	if store.vectors != nil {
-		r.Vectors, err = state(ctx, store.vectors, id)
-	}
-	return err
+		if vectors != nil {
+			r.Vectors, err = state(ctx, vectors, id)
+		}
+		return err
+	})
 }
 
 func state(ctx context.Context, s leat.Sink, id string) (*leat.DocumentState, error) {
@@ -168,23 +167,25 @@ func (a *App) deadLetters(ctx context.Context, conn connection) ([]stage.DeadLet
 	if err != nil || len(all) == 0 {
 		return all, err
 	}
-	store, err := a.openStored(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if store != nil {
-		defer store.Close()
+	err = a.reading(ctx, func(text leat.TextIndex, _ leat.VectorIndex) error {
+		if text == nil {
+			return nil
+		}
 		kept := all[:0]
 		for _, l := range all {
-			held, err := state(ctx, store.text, l.Document)
+			held, err := state(ctx, text, l.Document)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			if held == nil || held.Version <= l.Version {
 				kept = append(kept, l)
 			}
 		}
 		all = kept
+		return nil
+	})
+	if err != nil {
+		a.log.Warn("cannot see in the index which dead letters have been made good since: showing all", "error", err, "hint", leat.HintOf(err))
 	}
 	sort.Slice(all, func(i, j int) bool { return all[i].Time.Before(all[j].Time) })
 	return all, nil

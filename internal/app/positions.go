@@ -56,8 +56,12 @@ func (a *App) ForgetPosition(ctx context.Context, name string) (string, error) {
 		if err != nil {
 			return err
 		}
+		running, err := a.readRunning(ctx, conn)
+		if err != nil {
+			return err
+		}
 		// A session that runs would save its position again.
-		if s := states["source/"+full]; (a.cfg.Kafka != nil || conn.embedded == nil) && (s.State == "running" || s.State == "retrying") {
+		if s, _ := latest(states["source/"+full], running[a.groups.Sources]); s.State == "running" || s.State == "retrying" {
 			return leat.Hint(fmt.Errorf("source %s is being read by process %s", full, s.Process), "stop leat run, then try again")
 		}
 		return p.Produce(ctx, bus.Record{Topic: a.topics.Positions, Key: []byte(stage.PositionKey(full))})

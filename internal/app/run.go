@@ -14,8 +14,8 @@ import (
 	"leat"
 	"leat/chunker"
 	"leat/internal/bus"
+	"leat/internal/retry"
 	"leat/internal/stage"
-	"leat/sinks/sqlite"
 )
 
 // RunOptions of Run.
@@ -62,10 +62,16 @@ type process struct {
 	dead     *stage.DeadLetters
 	health   *stage.Health
 	sources  []source
-	text     leat.TextIndex
-	handlers map[string]func(context.Context, []bus.Record) error // by stage
-	closers  []func() error                                       // closed last to first
+	stores   *stores
+	prepare  map[string]prepare // by stage
+	closers  []func() error     // closed last to first
 }
+
+// handler is what a stage does with a batch of records.
+type handler func(context.Context, []bus.Record) error
+
+// prepare opens what a stage needs of a store.
+type prepare func(context.Context) (handler, error)
 
 func (p *process) close() error {
 	var err error
@@ -107,16 +113,8 @@ func (p *process) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	store, err := sqlite.Open(p.storePath(), p.cfg.Store, p.log)
-	if err != nil {
-		return err
-	}
-	p.closers = append(p.closers, store.Close)
-	p.text = store.Text()
-	vectors, err := store.Vectors(model.Model())
-	if err != nil {
-		return err
-	}
+	p.stores = &stores{app: p.App, write: true}
+	p.closers = append(p.closers, p.stores.Close)
 
 	openers := make(map[string]leat.Opener, len(p.sources))
 	for _, s := range p.sources {
@@ -124,13 +122,34 @@ func (p *process) open(ctx context.Context) (err error) {
 	}
 	cut := stage.Chunks{Common: p.common(stage.Chunker), Chunker: chunks, Openers: openers, Topic: p.topics.Chunks}
 	embed := stage.Vectors{Common: p.common(stage.Embedder), Model: model, Topic: p.topics.Vectors}
-	textIndexer := stage.Index{Common: p.common(stage.TextIndexer), Sink: p.text}
-	vectorIndexer := stage.Index{Common: p.common(stage.VectorIndexer), Sink: vectors}
-	p.handlers = map[string]func(context.Context, []bus.Record) error{
-		stage.Chunker:       cut.Handle,
-		stage.Embedder:      embed.Handle,
-		stage.TextIndexer:   textIndexer.Handle,
-		stage.VectorIndexer: vectorIndexer.Handle,
+	p.prepare = map[string]prepare{
+		stage.Chunker:  func(context.Context) (handler, error) { return cut.Handle, nil },
+		stage.Embedder: func(context.Context) (handler, error) { return embed.Handle, nil },
+		stage.TextIndexer: func(ctx context.Context) (handler, error) {
+			text, err := p.stores.Text(ctx)
+			index := stage.Index{Common: p.common(stage.TextIndexer), Sink: text}
+			return index.Handle, err
+		},
+		stage.VectorIndexer: func(ctx context.Context) (handler, error) {
+			vectors, err := p.stores.Vectors(ctx, model.Model())
+			index := stage.Index{Common: p.common(stage.VectorIndexer), Sink: vectors}
+			return index.Handle, err
+		},
+	}
+	return p.fits(ctx)
+}
+
+// fits refuses to start on a store that needs an operator: a file that cannot
+// be opened, an index that holds what does not fit. A server that cannot be
+// reached may heal, so its stage waits for it while the others run.
+func (p *process) fits(ctx context.Context) error {
+	for _, s := range p.flow() {
+		if !p.has(s.name) {
+			continue
+		}
+		if _, err := p.prepare[s.name](ctx); err != nil && (!p.remote(s.name) || errors.Is(err, leat.ErrMismatch)) {
+			return fmt.Errorf("stage %s: %w", s.name, err)
+		}
 	}
 	return nil
 }
@@ -151,10 +170,8 @@ func (p *process) run(ctx context.Context) error {
 		if !p.has(s.name) {
 			continue
 		}
-		p.health.Running(s.name)
 		g.Go(func() error {
-			cfg := bus.ConsumeConfig{Group: s.group, Topic: s.topic, MaxRecords: s.maxRecords, MaxBytes: s.maxBytes}
-			if err := p.conn.Consume(gctx, cfg, p.handlers[s.name]); err != nil {
+			if err := p.consume(gctx, s); err != nil {
 				return fmt.Errorf("stage %s: %w", s.name, err)
 			}
 			return nil
@@ -179,6 +196,40 @@ func (p *process) run(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// consume runs a stage. It is in its group from the start; what it is given
+// waits until its store can be reached.
+func (p *process) consume(ctx context.Context, s flowStage) error {
+	g, ctx := errgroup.WithContext(ctx)
+	var handle handler
+	ready := make(chan struct{})
+	g.Go(func() error {
+		err := retry.Do(ctx, func() (err error) {
+			if handle, err = p.prepare[s.name](ctx); errors.Is(err, leat.ErrMismatch) {
+				err = leat.Permanent(err)
+			}
+			return err
+		}, func(err error) { p.health.Retrying(s.name, err) })
+		if err != nil {
+			return err
+		}
+		p.health.Running(s.name)
+		close(ready)
+		return nil
+	})
+	g.Go(func() error {
+		cfg := bus.ConsumeConfig{Group: s.group, Topic: s.topic, MaxRecords: s.maxRecords, MaxBytes: s.maxBytes}
+		return p.conn.Consume(ctx, cfg, func(ctx context.Context, batch []bus.Record) error {
+			select {
+			case <-ready:
+				return handle(ctx, batch)
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+	})
+	return g.Wait()
 }
 
 // lead runs the sources that this process leads.
@@ -223,7 +274,12 @@ func (p *process) known(ctx context.Context, prefix string) iter.Seq2[leat.Docum
 				return
 			}
 		}
-		for d, err := range p.text.Documents(ctx, prefix) {
+		text, err := p.stores.Text(ctx)
+		if err != nil {
+			yield(leat.DocumentState{}, err)
+			return
+		}
+		for d, err := range text.Documents(ctx, prefix) {
 			if !yield(d, err) {
 				return
 			}

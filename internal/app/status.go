@@ -17,7 +17,7 @@ import (
 // Status of a pipeline: what is behind, why, and what to do.
 type Status struct {
 	Name        string         `json:"name"`
-	Running     bool           `json:"running"` // a process runs the embedded broker; always true with Kafka
+	Running     bool           `json:"running"` // some process runs part of it
 	Sources     []SourceStatus `json:"sources"`
 	Stages      []StageStatus  `json:"stages"`
 	Index       IndexStatus    `json:"index"`
@@ -38,33 +38,40 @@ type SourceStatus struct {
 
 // StageStatus of one stage.
 type StageStatus struct {
-	Name    string    `json:"name"`
-	State   string    `json:"state"`
-	Error   string    `json:"error,omitempty"`
-	Hint    string    `json:"hint,omitempty"`
-	Backlog int64     `json:"backlog"`         // records not yet consumed; after compaction an upper bound
-	Oldest  time.Time `json:"oldest,omitzero"` // of them
+	Name      string    `json:"name"`
+	State     string    `json:"state"`     // "running", "retrying", "stopped" or "never run"
+	Processes int       `json:"processes"` // that run it
+	Error     string    `json:"error,omitempty"`
+	Hint      string    `json:"hint,omitempty"`
+	Backlog   int64     `json:"backlog"`         // records not yet consumed; after compaction an upper bound
+	Oldest    time.Time `json:"oldest,omitzero"` // of them
 }
 
 // IndexStatus counts what is searchable.
 type IndexStatus struct {
 	Text    leat.Stats `json:"text"`
 	Vectors leat.Stats `json:"vectors"`
+	Error   string     `json:"error,omitempty"` // why they could not be counted
+	Hint    string     `json:"hint,omitempty"`
 }
 
 // Status reads the state of the pipeline, running or not.
 func (a *App) Status(ctx context.Context) (st Status, err error) {
-	st = Status{Name: a.cfg.Name, Running: a.cfg.Kafka != nil, DeadLetters: map[string]int{}, ToDo: []string{}}
+	st = Status{Name: a.cfg.Name, DeadLetters: map[string]int{}, ToDo: []string{}}
 	conn, err := a.connect(ctx, false)
 	if err != nil {
 		return st, err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	if a.cfg.Kafka == nil {
-		st.Running = conn.embedded == nil
-	}
 	if err := a.ensureTopics(ctx, conn); err != nil {
 		return st, err
+	}
+	running, err := a.readRunning(ctx, conn)
+	if err != nil {
+		return st, err
+	}
+	for _, processes := range running {
+		st.Running = st.Running || len(processes) > 0
 	}
 	states, positions, err := a.readStates(ctx, conn)
 	if err != nil {
@@ -73,11 +80,8 @@ func (a *App) Status(ctx context.Context) (st Status, err error) {
 	for _, s := range a.cfg.Sources {
 		name := s.Kind() + ":" + s.Name
 		src := SourceStatus{Name: name, State: "never run", Saved: positions[name].Saved}
-		if s, ok := states["source/"+name]; ok {
+		if s, ok := latest(states["source/"+name], running[a.groups.Sources]); ok {
 			src.State, src.Error, src.Hint, src.Since, src.Progress = s.State, s.Error, s.Hint, s.Since, s.Progress
-			if !st.Running {
-				src.State = "stopped"
-			}
 		}
 		st.Sources = append(st.Sources, src)
 	}
@@ -86,23 +90,20 @@ func (a *App) Status(ctx context.Context) (st Status, err error) {
 		if err != nil {
 			return st, err
 		}
-		out := StageStatus{Name: s.name, State: "never run"}
+		out := StageStatus{Name: s.name, State: "never run", Processes: len(running[s.group])}
 		for _, l := range lag {
 			out.Backlog += l.Records()
 			if out.Oldest.IsZero() || (!l.Oldest.IsZero() && l.Oldest.Before(out.Oldest)) {
 				out.Oldest = l.Oldest
 			}
 		}
-		if s, ok := states[s.name]; ok {
+		if s, ok := latest(states[s.name], running[s.group]); ok {
 			out.State, out.Error, out.Hint = s.State, s.Error, s.Hint
-			if !st.Running {
-				out.State = "stopped"
-			}
 		}
 		st.Stages = append(st.Stages, out)
 	}
-	if st.Index, err = a.indexStatus(ctx); err != nil {
-		return st, err
+	if st.Index, err = a.indexStatus(ctx); err != nil { // the rest is known all the same
+		st.Index.Error, st.Index.Hint = err.Error(), leat.HintOf(err)
 	}
 	letters, err := a.deadLetters(ctx, conn)
 	if err != nil {
@@ -115,10 +116,54 @@ func (a *App) Status(ctx context.Context) (st Status, err error) {
 	return st, nil
 }
 
-// readStates reads what the parts of leat last said of themselves, the newest
-// by component, and the saved positions by source.
-func (a *App) readStates(ctx context.Context, conn connection) (map[string]stage.State, map[string]stage.Position, error) {
-	states, positions := map[string]stage.State{}, map[string]stage.Position{}
+// readRunning finds the processes that are in each group.
+func (a *App) readRunning(ctx context.Context, conn connection) (map[string]map[string]bool, error) {
+	groups := []string{a.groups.Sources}
+	for _, s := range a.flow() {
+		groups = append(groups, s.group)
+	}
+	members, err := conn.Members(ctx, groups...)
+	if err != nil {
+		return nil, err
+	}
+	running := make(map[string]map[string]bool, len(groups))
+	for group, clients := range members {
+		running[group] = map[string]bool{}
+		for _, id := range clients {
+			running[group][strings.TrimPrefix(id, clientPrefix)] = true
+		}
+	}
+	return running, nil
+}
+
+// latest is the newest state of a component that a running process gave, one
+// with trouble before one without; where no process runs it, the newest of all
+// as it ended.
+func latest(states []stage.State, running map[string]bool) (newest stage.State, ok bool) {
+	rank := func(s stage.State) int {
+		switch {
+		case !running[s.Process]:
+			return 0
+		case s.Error == "":
+			return 1
+		}
+		return 2
+	}
+	for _, s := range states {
+		if r, top := rank(s), rank(newest); !ok || r > top || r == top && s.Updated.After(newest.Updated) {
+			newest, ok = s, true
+		}
+	}
+	if ok && rank(newest) == 0 && newest.State != "failed" {
+		newest.State = "stopped"
+	}
+	return newest, ok
+}
+
+// readStates reads what the parts of leat last said of themselves, by component,
+// and the saved positions by source.
+func (a *App) readStates(ctx context.Context, conn connection) (map[string][]stage.State, map[string]stage.Position, error) {
+	states, positions := map[string][]stage.State{}, map[string]stage.Position{}
 	err := conn.Latest(ctx, a.topics.Positions, func(r bus.Record) error {
 		if r.Value == nil {
 			return nil
@@ -136,9 +181,7 @@ func (a *App) readStates(ctx context.Context, conn connection) (map[string]stage
 			if err := json.Unmarshal(r.Value, &s); err != nil {
 				return fmt.Errorf("%s at offset %d: %w", key, r.Offset, err)
 			}
-			if s.Updated.After(states[s.Component].Updated) {
-				states[s.Component] = s
-			}
+			states[s.Component] = append(states[s.Component], s)
 		}
 		return nil
 	})
@@ -146,15 +189,17 @@ func (a *App) readStates(ctx context.Context, conn connection) (map[string]stage
 }
 
 func (a *App) indexStatus(ctx context.Context) (st IndexStatus, err error) {
-	store, err := a.openStored(ctx)
-	if err != nil || store == nil {
-		return st, err
-	}
-	defer store.Close()
-	if st.Text, err = store.text.Stats(ctx); err == nil && store.vectors != nil {
-		st.Vectors, err = store.vectors.Stats(ctx)
-	}
-	return st, err
+	return st, a.reading(ctx, func(text leat.TextIndex, vectors leat.VectorIndex) (err error) {
+		if text != nil {
+			if st.Text, err = text.Stats(ctx); err != nil {
+				return err
+			}
+		}
+		if vectors != nil {
+			st.Vectors, err = vectors.Stats(ctx)
+		}
+		return err
+	})
 }
 
 // toDo says what an operator can do about what is not well.
@@ -175,9 +220,12 @@ func (a *App) toDo(st Status, letters int) []string {
 		if s.Hint != "" {
 			do = append(do, s.Name+": "+s.Hint)
 		}
-		if st.Running && s.State == "never run" && s.Backlog > 0 {
+		if st.Running && s.Processes == 0 && s.Backlog > 0 {
 			do = append(do, fmt.Sprintf("no process runs the %s: leat run --stages %s", s.Name, s.Name))
 		}
+	}
+	if st.Index.Hint != "" {
+		do = append(do, "index: "+st.Index.Hint)
 	}
 	if letters > 0 {
 		do = append(do, fmt.Sprintf("%d dead letters: leat dlq list, then leat dlq retry", letters))

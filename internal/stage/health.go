@@ -26,6 +26,12 @@ type State struct {
 	Progress  *leat.Progress `json:"progress,omitempty"`
 }
 
+// Process names this process: host and process id.
+func Process() string {
+	host, _ := os.Hostname()
+	return fmt.Sprintf("%s/%d", host, os.Getpid())
+}
+
 // StateKey prefixes the keys of states on the positions topic.
 const StateKey = "state/"
 
@@ -111,8 +117,7 @@ func (h *Health) state(component string) *State {
 	}
 	s := h.parts[component]
 	if s == nil {
-		host, _ := os.Hostname()
-		s = &State{Component: component, Process: fmt.Sprintf("%s/%d", host, os.Getpid())}
+		s = &State{Component: component, Process: Process()}
 		h.parts[component] = s
 	}
 	return s
