@@ -3,8 +3,6 @@ package demo
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -69,26 +67,29 @@ func (d *demo) changeRows(ctx context.Context) error {
 }
 
 func (d *demo) changeFiles(ctx context.Context) error {
-	d.heading("Files of a folder, from write to searchable")
-	path := filepath.Join(d.folder(), "shop", "rainwater.md")
+	d.heading(map[bool]string{
+		false: "Files of a folder, from write to searchable",
+		true:  "Objects of a bucket, from upload to searchable",
+	}[d.Stack])
+	const name = "shop/rainwater.md"
 	write := func(text string) func() error {
-		return func() error { return os.WriteFile(path, []byte(text), 0o644) }
+		return func() error { return d.place.put(name, text) }
 	}
-	const document = "folder:knowledge/shop/rainwater.md"
+	document := d.document(name)
 	for _, c := range []change{
 		{
-			name: "drop", what: "shop/rainwater.md", document: document,
+			name: "drop", what: name, document: document,
 			make:  write("# Rainwater\n\n## The barrel\n\nThe barrel behind the workshop holds two hundred litres. The tap is called gurglewick and sticks in frost.\n"),
 			words: "gurglewick", meaning: "where do we collect water from the roof", part: "gurglewick",
 		},
 		{
-			name: "change", what: "shop/rainwater.md", document: document,
+			name: "change", what: name, document: document,
 			make:  write("# Rainwater\n\n## The barrel\n\nThe barrel behind the workshop holds three hundred litres now. The new tap is called drizzlehook.\n"),
 			words: "drizzlehook", meaning: "where do we collect water from the roof", part: "drizzlehook", gone: "gurglewick",
 		},
 		{
-			name: "remove", what: "shop/rainwater.md", document: document,
-			make: func() error { return os.Remove(path) }, gone: "drizzlehook",
+			name: "remove", what: name, document: document,
+			make: func() error { return d.place.remove(name) }, gone: "drizzlehook",
 		},
 	} {
 		if err := d.show(ctx, c); err != nil {
@@ -146,8 +147,8 @@ func (d *demo) show(ctx context.Context, c change) error {
 func (d *demo) askQuestions(ctx context.Context) error {
 	d.heading("A question in each language")
 	for _, q := range []struct{ question, document, part string }{
-		{"My kettle stops before the water is hot. What is wrong?", "folder:knowledge/care/kettles.md", "dry-boil"},
-		{"雨伞被大风吹翻了怎么办？", "folder:knowledge/care/" + "%E9%9B%A8%E4%BC%9E.md", "伞骨会自己翻回来"},
+		{"My kettle stops before the water is hot. What is wrong?", d.document("care/kettles.md"), "dry-boil"},
+		{"雨伞被大风吹翻了怎么办？", d.document("care/雨伞.md"), "伞骨会自己翻回来"},
 	} {
 		if err := ctx.Err(); err != nil {
 			return err

@@ -3,9 +3,6 @@ package demo
 import (
 	"context"
 	"fmt"
-	"net/url"
-	"os"
-	"path/filepath"
 	"time"
 )
 
@@ -47,18 +44,13 @@ func (d *demo) crash(ctx context.Context) error {
 				return fmt.Errorf("change %s: %w", c.document, err)
 			}
 			if done++; done%(total/(crashKills+1)) == 0 && kills < crashKills {
+				p := d.leat[kills%len(d.leat)]
 				kills++
 				killed := time.Now()
-				if err := d.run.Kill(); err != nil {
+				if err := p.restart(ctx); err != nil {
 					return err
 				}
-				if err := os.Truncate(d.dir+"/run.log", 0); err != nil { // "is running" is to be said anew
-					return err
-				}
-				if err := d.run.Start(ctx); err != nil {
-					return err
-				}
-				d.row("SIGKILL", fmt.Sprintf("after %d of %d changes", done, total), "up again after "+millis(time.Since(killed)))
+				d.row("SIGKILL", fmt.Sprintf("%s, after %d of %d changes", p.Name(), done, total), "up again after "+millis(time.Since(killed)))
 			}
 			if err := ctx.Err(); err != nil {
 				return err
@@ -125,13 +117,8 @@ func (d *demo) documentsInSources() (n int64, err error) {
 			return 0, err
 		}
 	}
-	err = filepath.WalkDir(d.folder(), func(_ string, e os.DirEntry, err error) error {
-		if err == nil && !e.IsDir() {
-			n++
-		}
-		return err
-	})
-	return n, err
+	documents, err := d.place.count()
+	return n + documents, err
 }
 
 // crashChange is what happens to one document, step by step.
@@ -171,18 +158,17 @@ func (d *demo) fileChanges() []crashChange {
 	var all []crashChange
 	for i := range crashFiles {
 		name := fmt.Sprintf("零件 %d.md", i)
-		path := filepath.Join(d.folder(), name)
 		word := func(revision int) string { return fmt.Sprintf("file%drev%d", i, revision) }
 		write := func(revision int) func() error {
 			return func() error {
-				return os.WriteFile(path, []byte(fmt.Sprintf("# 零件 %d\n\n这个零件的记号是 %s ，放在第七个抽屉里。\n", i, word(revision))), 0o644)
+				return d.place.put(name, fmt.Sprintf("# 零件 %d\n\n这个零件的记号是 %s ，放在第七个抽屉里。\n", i, word(revision)))
 			}
 		}
-		c := crashChange{expectation: expectation{document: "folder:knowledge/" + url.PathEscape(name), word: word(2), gone: []string{word(1)}}}
+		c := crashChange{expectation: expectation{document: d.document(name), word: word(2), gone: []string{word(1)}}}
 		c.steps = append(c.steps, write(1), write(2))
 		if i%3 == 0 {
 			c.gone, c.word = append(c.gone, word(2)), ""
-			c.steps = append(c.steps, func() error { return os.Remove(path) })
+			c.steps = append(c.steps, func() error { return d.place.remove(name) })
 		}
 		all = append(all, c)
 	}

@@ -1,6 +1,8 @@
-// Package demo shows leat at work on this machine: a real database and a
-// folder, changed before the reader's eyes, and what a search finds of them.
-// Everything it says it has checked; what does not hold ends it with an error.
+// Package demo shows leat at work on this machine: a real database and a place
+// of documents, changed before the reader's eyes, and what a search finds of
+// them; everything embedded in one process, or each stage a process of its own
+// on real servers. Everything it says it has checked; what does not hold ends
+// it with an error.
 package demo
 
 import (
@@ -21,6 +23,8 @@ type Options struct {
 	Program string    // the leat to show
 	Out     io.Writer // the show
 	Colour  bool      // Out understands ANSI colours
+	Stack   bool      // on real servers, a bucket in place of the folder, each stage its own process
+	Idle    bool      // start everything and show nothing
 	Stay    bool      // keep everything running at the end until ctx ends
 }
 
@@ -36,7 +40,8 @@ type demo struct {
 	database *local.Database // nil: none could be had
 	shop     *sql.DB         // its database of products
 	rows     int             // products
-	run      *local.Process  // leat run
+	place    place           // of documents
+	leat     []*process      // leat run, whole or stage by stage
 	text     *searcher       // by words
 	meaning  *searcher       // by vectors
 	both     *searcher
@@ -57,17 +62,23 @@ func Run(ctx context.Context, o Options) (err error) {
 		}
 	}()
 	began := time.Now()
-	for _, act := range []func(context.Context) error{
-		d.start, d.changeRows, d.changeFiles, d.askQuestions, d.crash,
-	} {
+	acts := []func(context.Context) error{d.start}
+	if !o.Idle {
+		acts = append(acts, d.changeRows, d.changeFiles, d.askQuestions, d.crash)
+	}
+	for _, act := range acts {
 		if err := act(ctx); err != nil {
 			return err
 		}
 	}
 	d.end(time.Since(began))
 	if o.Stay {
-		<-ctx.Done()
-		d.line("\nStopping.")
+		select {
+		case <-ctx.Done():
+			d.line("\nStopping.")
+		case err := <-d.ended():
+			return err
+		}
 	}
 	return nil
 }
@@ -80,7 +91,6 @@ func exists(path string) bool {
 // onClose has f called at the end, after what is started later was ended.
 func (d *demo) onClose(f func() error) { d.closers = append(d.closers, f) }
 
-func (d *demo) folder() string { return filepath.Join(d.dir, "knowledge") }
 func (d *demo) config() string { return filepath.Join(d.dir, "pipeline.yaml") }
 
 // until tries again and again, without pause for long, until check returns
@@ -95,35 +105,45 @@ func (d *demo) until(ctx context.Context, since time.Time, what string, check fu
 			return time.Since(since), nil
 		}
 		if time.Since(since) > limit {
-			return 0, fmt.Errorf("%s: not within %v; the end of %s:\n%s", what, limit, filepath.Join(d.dir, "run.log"), d.run.LogTail(3000))
+			return 0, fmt.Errorf("%s: not within %v\n%s", what, limit, d.logs())
 		}
 		select {
 		case <-ctx.Done():
 			return 0, ctx.Err()
-		case <-d.run.Done():
-			return 0, fmt.Errorf("leat run has ended by itself:\n%s", d.run.LogTail(3000))
 		case <-time.After(5 * time.Millisecond):
+		}
+		for _, p := range d.leat {
+			if err := p.alive(); err != nil {
+				return 0, err
+			}
 		}
 	}
 }
 
 func (d *demo) end(took time.Duration) {
-	d.heading("All of it held, in " + seconds(took))
+	if !d.Idle {
+		d.heading("All of it held, in " + seconds(took))
+	}
 	if !d.Stay {
 		d.line("Next:")
-		d.command("make demo STAY=1", "the same, kept running to play with")
+		if d.Stack {
+			d.command("make stack", "the same, kept running to play with")
+		} else {
+			d.command("make demo STAY=1", "the same, kept running to play with")
+			d.command("make stack", "on Kafka, Elasticsearch, Milvus, MinIO and MySQL, each stage a process")
+		}
 		d.command("bin/leat run", "your own: pipeline.yaml watches ./knowledge as it stands")
 		d.command("bin/leat help", "every command")
 		return
 	}
 	leat := d.Program + " -c " + d.config()
-	d.line("It keeps running until Ctrl-C. Its configuration file is %s", d.bold(d.config()))
+	d.line("\nIt keeps running until Ctrl-C. Its configuration file is %s", d.bold(d.config()))
 	d.line("In another terminal:")
 	d.command(leat+" search how do I dry a tent", "")
 	d.command(leat+" search --mode text 雨伞", "")
 	d.command(leat+" status", "")
 	d.command(leat+" tail", "document events as they pass")
-	d.command("echo 'Keys hang behind the blue door.' > "+filepath.Join(d.folder(), "keys.txt"), "then search for keys")
+	d.command(d.place.try(), "then search for keys")
 	if d.database != nil {
 		client := map[local.Flavor]string{local.MySQL: "mysql", local.MariaDB: "mariadb"}[d.database.Installation.Flavor]
 		if beside := filepath.Join(filepath.Dir(d.database.Installation.Daemon), client); exists(beside) {

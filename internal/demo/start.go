@@ -2,61 +2,47 @@ package demo
 
 import (
 	"context"
-	"embed"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"leat/internal/testenv/local"
 )
 
-//go:embed knowledge
-var knowledge embed.FS
-
 // start makes the sources and starts leat on them.
 func (d *demo) start(ctx context.Context) error {
-	d.line("%s  a knowledge base in step with a database and a folder", d.bold("leat demo"))
+	title := "leat demo"
+	d.place = folder{filepath.Join(d.dir, "knowledge")}
+	if d.Stack {
+		title = "leat stack"
+	}
+	d.line("%s  a knowledge base in step with a database and a %s", d.bold(title), d.place.what())
 	d.line("%s", d.dim("everything lies in "+d.dir+" and is removed at the end"))
 	d.line("")
 	if err := d.startDatabase(ctx); err != nil {
 		return err
 	}
-	files, err := d.makeFolder()
+	files, err := d.fill()
 	if err != nil {
-		return err
+		return fmt.Errorf("fill the %s: %w", d.place.what(), err)
 	}
-	d.row("folder", d.folder(), fmt.Sprintf("%d documents, English and Chinese", files))
+	d.row(d.place.what(), d.place.where(), fmt.Sprintf("%d documents, English and Chinese", files))
 	if err := os.WriteFile(d.config(), []byte(d.pipeline()), 0o600); err != nil {
 		return err
 	}
-
 	began := time.Now()
-	d.run, err = local.Start(ctx, local.Spec{
-		Name:    "leat run",
-		Command: func() *exec.Cmd { return exec.Command(d.Program, "--config", d.config(), "run") },
-		Ready:   d.running,
-		Log:     d.dir + "/run.log",
-	})
-	if err != nil {
+	if err := d.startLeat(ctx, "leat run"); err != nil {
 		return err
 	}
-	d.onClose(d.run.Stop)
 	d.row("leat run", "broker, model and store in one process", "up after "+millis(time.Since(began)))
-	want := int64(files + d.rows)
-	var st status
-	took, err := d.until(ctx, began, "index what is there", func() (bool, error) {
-		st, err = d.status(ctx)
-		return st.Index.Text.Documents == want && st.Index.Vectors.Documents == want, err
-	})
-	if err != nil {
+	if err := d.awaitIndex(ctx, began, int64(files+d.rows)); err != nil {
 		return err
 	}
-	d.row("indexed", fmt.Sprintf("%d documents in %d chunks", want, st.Index.Text.Chunks), "all searchable after "+seconds(took))
-
+	if d.Idle {
+		return nil
+	}
 	for mode, s := range map[string]**searcher{"text": &d.text, "vector": &d.meaning, "hybrid": &d.both} {
 		if *s, err = startSearcher(d.Program, d.config(), mode); err != nil {
 			return err
@@ -69,13 +55,18 @@ func (d *demo) start(ctx context.Context) error {
 	return nil
 }
 
-// running is nil once leat says that it runs.
-func (d *demo) running(context.Context) error {
-	log, err := os.ReadFile(d.dir + "/run.log")
-	if err == nil && !strings.Contains(string(log), "leat is running") {
-		err = errors.New("it has not said so yet")
+// awaitIndex waits until the index has what is there at the start.
+func (d *demo) awaitIndex(ctx context.Context, began time.Time, want int64) error {
+	var st status
+	took, err := d.until(ctx, began, "index what is there", func() (ok bool, err error) {
+		st, err = d.status(ctx)
+		return st.Index.Text.Documents == want && st.Index.Vectors.Documents == want, err
+	})
+	if err != nil {
+		return err
 	}
-	return err
+	d.row("indexed", fmt.Sprintf("%d documents in %d chunks", want, st.Index.Text.Chunks), "all searchable after "+seconds(took))
+	return nil
 }
 
 // startDatabase starts a server of the machine's own, or else of the cache.
@@ -122,27 +113,10 @@ func (d *demo) startDatabase(ctx context.Context) error {
 	return nil
 }
 
-func (d *demo) makeFolder() (files int, err error) {
-	sub, err := fs.Sub(knowledge, "knowledge")
-	if err != nil {
-		return 0, err
-	}
-	err = fs.WalkDir(sub, ".", func(_ string, e fs.DirEntry, err error) error {
-		if err == nil && !e.IsDir() {
-			files++
-		}
-		return err
-	})
-	if err != nil {
-		return 0, err
-	}
-	return files, os.CopyFS(d.folder(), sub)
-}
-
 // pipeline is the configuration file.
 func (d *demo) pipeline() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "name: demo\ndata_dir: %s\n\nsources:\n  - name: knowledge\n    folder:\n      path: %s\n", d.dir+"/data", d.folder())
+	fmt.Fprintf(&b, "name: demo\ndata_dir: %s\n\nsources:\n%s", d.dir+"/data", d.place.config())
 	if d.database != nil {
 		fmt.Fprintf(&b, `  - name: shop
     mysql:
