@@ -20,8 +20,9 @@ import (
 type Option func(*options)
 
 type options struct {
-	own   bool
-	flags []string
+	own       bool
+	flags     []string
+	listeners map[string]local.KafkaListener // of Kafka
 }
 
 // Own asks for a server of the test's own, which it may stop and restart,
