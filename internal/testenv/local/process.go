@@ -61,7 +61,10 @@ func (p *Process) Start(ctx context.Context) error {
 	}
 	defer log.Close()
 	cmd := p.spec.Command()
-	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, ChildAttr()
+	cmd.Stdout, cmd.Stderr = log, log
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = ChildAttr()
+	}
 	started, done := make(chan error), make(chan struct{})
 	go func() {
 		// The kernel ties the child's life to the thread that started it, so
