@@ -22,6 +22,7 @@ type Option func(*options)
 type options struct {
 	own       bool
 	flags     []string
+	env       []string                       // of MinIO
 	listeners map[string]local.KafkaListener // of Kafka
 }
 
@@ -33,6 +34,12 @@ func Own() Option { return func(o *options) { o.own = true } }
 // mysqld. It implies Own.
 func Flags(flags ...string) Option {
 	return func(o *options) { o.own, o.flags = true, append(o.flags, flags...) }
+}
+
+// Env adds variables, such as "NAME=value", to a server that is configured by
+// them: MinIO. It implies Own.
+func Env(variables ...string) Option {
+	return func(o *options) { o.own, o.env = true, append(o.env, variables...) }
 }
 
 func chosen(opts []Option) (o options) {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"iter"
 	"log/slog"
-	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -134,10 +133,10 @@ func TestDocument(t *testing.T) {
 	if diff := cmp.Diff(want, e); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
-	if epoch := e.Version >> milliBits; epoch != 1 {
+	if epoch := e.Version >> 43; epoch != 1 {
 		t.Errorf("epoch %d in the version", epoch)
 	}
-	at := time.UnixMilli(int64(e.Version & (1<<milliBits - 1)))
+	at := time.UnixMilli(int64(e.Version & (1<<43 - 1)))
 	if age := time.Since(at); age < 0 || age > time.Hour {
 		t.Errorf("the version's time is %s", at)
 	}
@@ -559,29 +558,6 @@ func TestPolling(t *testing.T) {
 	f.write("b.md", "b")
 	f.waitFor(map[string]string{"a.md": "a changed", "b.md": "b"})
 	run.Stop()
-}
-
-func TestVersions(t *testing.T) {
-	c := newClock(3)
-	last := uint64(0)
-	for range 1000 {
-		v := c.next()
-		if v <= last || v>>milliBits != 3 {
-			t.Fatalf("%d after %d", v, last)
-		}
-		last = v
-	}
-	c.above(last + 5)
-	if v := c.next(); v <= last+5 {
-		t.Errorf("%d is not above %d", v, last+5)
-	}
-	next, most := newClock(4), newClock(math.MaxUint64)
-	if v := next.next(); v <= last+6 {
-		t.Errorf("%d of the next epoch is not above %d", v, last)
-	}
-	if v := most.next(); v > math.MaxInt64 {
-		t.Errorf("%d does not fit 63 bits", v)
-	}
 }
 
 // Where the index holds higher versions than the clock gives (the count of

@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"leat"
@@ -20,6 +21,18 @@ import (
 
 // maxMounts bounds what a position carries.
 const maxMounts = 64
+
+// mounts are the folders below the root where file systems are mounted.
+type mounts struct {
+	mu   sync.Mutex
+	rels []string
+}
+
+func (m *mounts) all() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.rels)
+}
 
 func device(fi fs.FileInfo) uint64 {
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
@@ -69,31 +82,31 @@ func (s *session) empty(rel string) (bool, error) {
 // mounted notes that a file system is mounted at rel, before any document
 // below it is emitted: the positions that follow know of it.
 func (s *session) mounted(rel string) {
-	s.emitter.mu.Lock()
-	defer s.emitter.mu.Unlock()
-	if len(s.emitter.mounts) < maxMounts && !slices.Contains(s.emitter.mounts, rel) {
-		s.emitter.mounts = append(s.emitter.mounts, rel)
+	s.mounts.mu.Lock()
+	defer s.mounts.mu.Unlock()
+	if len(s.mounts.rels) < maxMounts && !slices.Contains(s.mounts.rels, rel) {
+		s.mounts.rels = append(s.mounts.rels, rel)
 	}
 }
 
 // setMounts notes what a full scan found. What is missing since stays noted
 // while its documents are held back.
 func (s *session) setMounts(found []string) {
-	s.emitter.mu.Lock()
-	defer s.emitter.mu.Unlock()
-	var mounts []string
-	for _, rel := range s.emitter.mounts {
-		if slices.Contains(found, rel) || s.unmounted(rel+"/") != "" {
-			mounts = append(mounts, rel)
+	var gone []string
+	for _, rel := range s.mounts.all() {
+		if !slices.Contains(found, rel) && s.unmounted(rel+"/") == "" {
+			gone = append(gone, rel)
 		}
 	}
-	s.emitter.mounts = mounts
+	s.mounts.mu.Lock()
+	defer s.mounts.mu.Unlock()
+	s.mounts.rels = slices.DeleteFunc(s.mounts.rels, func(rel string) bool { return slices.Contains(gone, rel) })
 }
 
 // unmounted is the folder above rel where a file system was mounted that is
 // not now, or "".
 func (s *session) unmounted(rel string) string {
-	for _, at := range s.emitter.mounts {
+	for _, at := range s.mounts.all() {
 		if !strings.HasPrefix(rel, at+"/") {
 			continue
 		}

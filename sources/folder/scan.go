@@ -3,7 +3,6 @@ package folder
 import (
 	"context"
 	"fmt"
-	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -14,8 +13,6 @@ import (
 )
 
 const (
-	lookBatch = 128 // files that a scan looks at in one step
-
 	// pollEvery is the pause between scans where the folder cannot be watched.
 	// A scan that took long earns a longer one.
 	pollEvery  = 5 * time.Second
@@ -24,55 +21,25 @@ const (
 )
 
 // scan merges the sorted walk of the folder at rel, "" for the root, with the
-// sorted list of what the index holds below it, and looks at every file in
-// which the two differ: one that the index lacks or holds under another tag,
-// one that it holds and that the walk did not find. Deletes thus rest on a look
-// at the file itself, never on its absence from a list.
+// sorted list of what the index holds below it.
 func (s *session) scan(ctx context.Context, rel string) error {
 	if err := s.sameRoot(); err != nil {
 		return err
 	}
-	prefix, number := s.prefix(rel), s.emitter.beginScan()
-	next, stop := iter.Pull2(s.Known(ctx, prefix))
-	defer stop()
-	known, err, more := next()
+	scan, err := s.teller.Scan(ctx, s.prefix(rel), s.rel)
 	if err != nil {
-		return fmt.Errorf("folder %s: list what the index holds: %w", s.name, err)
+		return err
 	}
-	if more && rel == "" {
+	defer scan.Close()
+	if scan.Knows() && rel == "" {
 		if err := s.rootMounted(); err != nil {
 			return err
 		}
 	}
 
-	var files []hint
-	differs := func(h hint) error {
-		if files = append(files, h); len(files) < lookBatch {
-			return nil
-		}
-		err := s.look(ctx, files)
-		files = files[:0]
-		return err
-	}
-	advance := func() (err error) {
-		s.emitter.raise(known.Version)
-		known, err, more = next()
-		if err != nil {
-			return fmt.Errorf("folder %s: list what the index holds: %w", s.name, err)
-		}
-		return nil
-	}
-	missing := func() error {
-		rel, ok := s.rel(known.ID)
-		if err := differs(hint{id: known.ID, rel: rel, bad: !ok, scan: number}); err != nil {
-			return err
-		}
-		return advance()
-	}
-
 	var done int64
 	var mounts []string
-	w := walker{root: s.root, cfg: s.cfg, page: walkPage, unlisted: s.warn, device: s.device}
+	w := walker{root: s.root, sel: s.cfg.selection(), page: walkPage, unlisted: s.warn, device: s.device}
 	w.mount = func(rel string) {
 		mounts = append(mounts, rel)
 		s.mounted(rel)
@@ -81,32 +48,12 @@ func (s *session) scan(ctx context.Context, rel string) error {
 		if done++; done%1000 == 0 {
 			s.Report(leat.Progress{Phase: "scanning", Position: f.rel, Done: done, Total: max(s.scans.total(), done)})
 		}
-		id := s.id(f.rel)
-		for more && known.ID < id {
-			if err := missing(); err != nil {
-				return err
-			}
-		}
-		if more && known.ID == id {
-			held := known.Tag
-			if err := advance(); err != nil {
-				return err
-			}
-			if held == f.tag {
-				return nil
-			}
-		}
-		return differs(hint{id: id, rel: f.rel, scan: number})
+		return scan.Found(ctx, s.id(f.rel), f.rel, f.tag)
 	}
 	if err := w.walk(ctx, rel); err != nil {
 		return err
 	}
-	for more {
-		if err := missing(); err != nil {
-			return err
-		}
-	}
-	if err := s.look(ctx, files); err != nil {
+	if err := scan.End(ctx); err != nil {
 		return err
 	}
 	if rel == "" {

@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"leat"
+	"leat/sources/listing"
 )
 
 const kind = "folder"
@@ -109,9 +110,11 @@ type session struct {
 	identity fs.FileInfo // of the root
 	lastRoot string      // position.Root of the session before
 
-	emitter emitter
-	hints   hints
-	scans   scans
+	teller *listing.Teller
+	warned *listing.Warned
+	mounts mounts
+	hints  listing.Hints
+	scans  scans
 }
 
 // Run implements [leat.Source].
@@ -133,8 +136,11 @@ func (s *Source) Run(ctx context.Context, ls leat.Session) error {
 	}
 	run := &session{
 		Source: s, Session: ls, root: root, identity: identity, lastRoot: last.Root,
-		emitter: emitter{clock: newClock(ls.Epoch), recent: newMemory(), warned: newMemory(), mounts: last.Mounts},
+		teller: listing.NewTeller(kind+":"+s.name, ls), warned: listing.NewWarned(), mounts: mounts{rels: last.Mounts},
+		hints: listing.Hints{Quiet: quiet, Longest: longest},
 	}
+	run.teller.Look, run.teller.Failed, run.teller.Position = run.look, run.failed, run.position
+	run.teller.Gone = func(context.Context) error { return run.sameRoot() }
 	if ls.Once {
 		return run.scan(ctx, "")
 	}

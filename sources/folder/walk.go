@@ -9,6 +9,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"leat/sources/listing"
 )
 
 // found is a file that a walk came by.
@@ -29,7 +31,7 @@ type entry struct {
 // walker lists the documents below a folder in ascending byte order of their ids.
 type walker struct {
 	root *os.Root
-	cfg  Config
+	sel  listing.Selection
 	// page is how many names of one folder are held at once. Of a larger
 	// folder the smallest are taken, then, in another pass over it, the
 	// smallest after those, so that memory does not grow with it (I8).
@@ -142,12 +144,12 @@ func (w *walker) list(dir *os.Root, rel, after string) (entries []entry, more bo
 			switch {
 			case e.mode.IsDir():
 				e.key += "/"
-				if w.cfg.excludes(below) {
+				if w.sel.Excludes(below) {
 					continue
 				}
 			case !e.mode.IsRegular() && e.mode&fs.ModeSymlink == 0:
 				continue // a pipe, socket or device is not a document
-			case w.cfg.excludes(below) || !w.cfg.includes(below):
+			case w.sel.Excludes(below) || !w.sel.Includes(below):
 				continue
 			}
 			if e.key > after {

@@ -44,7 +44,7 @@ func TestWalkOrder(t *testing.T) {
 		var want []string
 		for range rapid.IntRange(0, 25).Draw(rt, "files") {
 			rel := strings.Join(rapid.SliceOfN(name, 1, 4).Draw(rt, "path"), "/")
-			if !s.cfg.selects(rel) || strings.HasSuffix(rel, ".") || strings.Contains(rel, "./") {
+			if !s.cfg.selection().Selects(rel) || strings.HasSuffix(rel, ".") || strings.Contains(rel, "./") {
 				continue
 			}
 			path := filepath.Join(dir, rel)
@@ -114,48 +114,6 @@ func TestPaths(t *testing.T) {
 		"folder:my%20notes/a//b", "folder:my%20notes/%zz", "folder:other/a", "folder:my%20notes/%00", "folder:my%20notes/a b"} {
 		if rel, ok := s.rel(id); ok {
 			t.Errorf("%s is %q", id, rel)
-		}
-	}
-}
-
-func TestPatterns(t *testing.T) {
-	for _, test := range []struct {
-		include, exclude []string
-		rel              string
-		want             bool
-	}{
-		{nil, nil, "a.md", true},
-		{nil, nil, "deep/er/a", true},
-		{nil, nil, ".hidden", false},
-		{nil, nil, ".git/config", false},
-		{nil, nil, "deep/.x/y/a.md", false},
-		{nil, nil, "a.md~", false},
-		{nil, nil, ".a.md.swp", false},
-		{nil, nil, "#a.md#", false},
-		{nil, nil, "a.tmp", false},
-		{nil, nil, "film.mkv.part", false},
-		{nil, nil, "~$report.docx", false},
-		{nil, nil, "deep/Thumbs.db", false},
-		{nil, nil, "tmp", true},
-		{nil, nil, "x.tmpl", true},
-		{[]string{"*.md"}, nil, "deep/er/a.md", true},
-		{[]string{"*.md"}, nil, "a.txt", false},
-		{[]string{"*.{md,html}"}, nil, "a.html", true},
-		{[]string{"handbook/**"}, nil, "handbook/a/b.txt", true},
-		{[]string{"handbook/**"}, nil, "a.txt", false},
-		{[]string{"handbook/**/*.md"}, nil, "handbook/a.md", true},
-		{[]string{".*"}, nil, ".hidden", false},
-		{nil, []string{"drafts"}, "drafts/a.md", false},
-		{nil, []string{"drafts"}, "deep/drafts/a.md", false},
-		{nil, []string{"drafts/"}, "drafts/a.md", false},
-		{nil, []string{"/drafts"}, "drafts", true},
-		{nil, []string{"deep/drafts"}, "deep/drafts/a.md", false},
-		{nil, []string{"deep/drafts"}, "drafts/a.md", true},
-		{nil, []string{"*.log"}, "a.log", false},
-		{[]string{"*.md"}, []string{"README.md"}, "deep/README.md", false},
-	} {
-		if got := (Config{Include: test.include, Exclude: test.exclude}).selects(test.rel); got != test.want {
-			t.Errorf("include %q, exclude %q: %s is %v", test.include, test.exclude, test.rel, got)
 		}
 	}
 }

@@ -6,14 +6,15 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
 
 	"leat"
+	"leat/sources/listing"
 )
 
 const (
@@ -23,55 +24,7 @@ const (
 	quiet   = 75 * time.Millisecond
 	longest = 3 * time.Second
 	tick    = 25 * time.Millisecond
-
-	maxHints = 10_000 // files waiting to rest; past that, all is scanned
 )
-
-// hints are the files that may have changed, waiting to rest.
-type hints struct {
-	mu    sync.Mutex
-	files map[string]*pending
-}
-
-type pending struct{ first, last time.Time }
-
-// add notes a hint; false if there are too many.
-func (h *hints) add(rel string) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	now := time.Now()
-	if p, ok := h.files[rel]; ok {
-		p.last = now
-		return true
-	}
-	if len(h.files) >= maxHints {
-		return false
-	}
-	if h.files == nil {
-		h.files = map[string]*pending{}
-	}
-	h.files[rel] = &pending{now, now}
-	return true
-}
-
-// rested takes the files that have rested.
-func (h *hints) rested() map[string]time.Time {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	var due map[string]time.Time
-	now := time.Now()
-	for rel, p := range h.files {
-		if now.Sub(p.last) < quiet && now.Sub(p.first) < longest {
-			continue
-		}
-		if due == nil {
-			due = map[string]time.Time{}
-		}
-		due[rel] = p.first
-		delete(h.files, rel)
-	}
-	return due
-}
 
 // watch looks at files that the file system tells of. Where it tells only that
 // it could not tell, everything is scanned.
@@ -86,7 +39,7 @@ func (s *session) watch(ctx context.Context) error {
 
 // watchOnce watches until the file system drops hints; true asks to begin anew.
 func (s *session) watchOnce(ctx context.Context) (again bool, err error) {
-	t := &tree{session: s, dirs: map[string]struct{}{}}
+	t := &tree{session: s, sel: s.cfg.selection(), dirs: map[string]struct{}{}}
 	t.watcher, err = s.newWatcher()
 	if err != nil {
 		t.limited(err)
@@ -115,19 +68,14 @@ func (s *session) watchOnce(ctx context.Context) (again bool, err error) {
 			s.log.Warn("the watch failed: everything is scanned", "err", err)
 			s.scans.everything()
 		case <-ticker.C:
-			due := s.hints.rested()
-			files := make([]hint, 0, min(len(due), lookBatch))
-			for rel, first := range due {
-				files = append(files, hint{id: s.id(rel), rel: rel, time: first})
-				if len(files) == lookBatch {
-					if err := s.look(ctx, files); err != nil {
-						return false, err
-					}
-					files = files[:0]
-				}
+			var hints []listing.Hint
+			for rel, first := range s.hints.Rested() {
+				hints = append(hints, listing.Hint{ID: s.id(rel), Name: rel, Time: first})
 			}
-			if err := s.look(ctx, files); err != nil {
-				return false, err
+			for some := range slices.Chunk(hints, listing.Batch) {
+				if err := s.teller.Tell(ctx, some); err != nil {
+					return false, err
+				}
 			}
 		}
 	}
@@ -136,6 +84,7 @@ func (s *session) watchOnce(ctx context.Context) (again bool, err error) {
 // tree is the watched folders: the file system watches each by itself.
 type tree struct {
 	*session
+	sel     listing.Selection
 	watcher *fsnotify.Watcher
 	dirs    map[string]struct{} // rel
 	polling bool
@@ -156,7 +105,7 @@ func (t *tree) event(ctx context.Context, e fsnotify.Event) {
 		}
 		return
 	}
-	if !t.cfg.enters(rel) {
+	if !t.sel.Enters(rel) {
 		return
 	}
 	if _, watched := t.dirs[rel]; watched && (e.Has(fsnotify.Remove) || e.Has(fsnotify.Rename)) {
@@ -171,7 +120,7 @@ func (t *tree) event(ctx context.Context, e fsnotify.Event) {
 			return
 		}
 	}
-	if t.cfg.includes(rel) && !t.hints.add(rel) {
+	if t.sel.Includes(rel) && !t.hints.Add(rel, time.Now()) {
 		t.scans.everything()
 	}
 }
@@ -179,7 +128,7 @@ func (t *tree) event(ctx context.Context, e fsnotify.Event) {
 // add watches the folder at rel and those below it. A folder is watched before
 // it is listed: what comes after the list is told of.
 func (t *tree) add(ctx context.Context, rel string) {
-	if rel != "" && (!t.cfg.enters(rel) || ctx.Err() != nil) {
+	if rel != "" && (!t.sel.Enters(rel) || ctx.Err() != nil) {
 		return
 	}
 	if err := t.watcher.Add(t.path(rel)); err != nil {

@@ -1,0 +1,29 @@
+package listing
+
+import (
+	"math"
+	"testing"
+)
+
+func TestVersions(t *testing.T) {
+	c := newClock(3)
+	last := uint64(0)
+	for range 1000 {
+		v := c.next()
+		if v <= last || v>>milliBits != 3 {
+			t.Fatalf("%d after %d", v, last)
+		}
+		last = v
+	}
+	c.above(last + 5)
+	if v := c.next(); v <= last+5 {
+		t.Errorf("%d is not above %d", v, last+5)
+	}
+	next, most := newClock(4), newClock(math.MaxUint64)
+	if v := next.next(); v <= last+6 {
+		t.Errorf("%d of the next epoch is not above %d", v, last)
+	}
+	if v := most.next(); v > math.MaxInt64 {
+		t.Errorf("%d does not fit 63 bits", v)
+	}
+}

@@ -1,0 +1,195 @@
+package s3
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+
+	"leat"
+	"leat/sources/listing"
+)
+
+// denied begins the tag of an object that may not be read. No ETag is like it:
+// where the object may be read again, it counts as changed.
+const denied = "denied:"
+
+// id of the document of a key.
+func (s *Source) id(key string) string {
+	return leat.DocumentID(kind, s.name, strings.Split(key, "/")...)
+}
+
+// prefix of the ids of all documents of the source.
+func (s *Source) prefix() string { return leat.DocumentID(kind, s.name) + "/" }
+
+// key of the object that an id speaks of, and whether there can be one.
+func (s *Source) key(id string) (string, bool) {
+	escaped, ok := strings.CutPrefix(id, s.prefix())
+	if !ok {
+		return "", false
+	}
+	key, err := url.PathUnescape(escaped)
+	return key, err == nil && key != "" && s.id(key) == id
+}
+
+// isFolder reports whether an object only stands for a folder, as consoles
+// make them.
+func isFolder(key string, size int64) bool { return size == 0 && strings.HasSuffix(key, "/") }
+
+// look is what an object is now and when it was modified; nil if it is no
+// document.
+func (s *session) look(ctx context.Context, h listing.Hint) (*leat.Document, time.Time, error) {
+	if !s.cfg.selects(h.Name) {
+		return nil, time.Time{}, nil
+	}
+	info, err := s.client.StatObject(ctx, s.cfg.Bucket, h.Name, minio.StatObjectOptions{})
+	switch {
+	case absent(err):
+		return nil, time.Time{}, nil
+	case err != nil && ofObject(err):
+		// It is this object that is refused, unless all are. Its event goes on
+		// to Open's permanent error and so to deadletters (I5).
+		if err := s.probe(ctx); err != nil {
+			return nil, time.Time{}, err
+		}
+		if s.warned.Say(h.Name, err.Error()) {
+			s.log.Warn("cannot look at an object", "key", h.Name, "err", err, "hint", s.refusedHint(h.Name))
+		}
+		return s.document(h.Name, denied+minio.ToErrorResponse(err).Code, minio.ObjectInfo{}), time.Time{}, nil
+	case err != nil:
+		return nil, time.Time{}, s.explain("look at an object", err)
+	case isFolder(h.Name, info.Size):
+		return nil, time.Time{}, nil
+	}
+	return s.document(h.Name, info.ETag, info), info.LastModified, nil
+}
+
+func (s *Source) document(key, tag string, info minio.ObjectInfo) *leat.Document {
+	d := &leat.Document{
+		MediaType: mediaType(info.ContentType),
+		Ref:       &leat.Ref{Name: key, Tag: tag, Size: info.Size},
+		Metadata:  map[string]any{"bucket": s.cfg.Bucket, "key": key},
+	}
+	if !info.LastModified.IsZero() {
+		d.Metadata["modified"] = info.LastModified.UTC().Format(time.RFC3339Nano)
+	}
+	return d
+}
+
+// mediaType is an object's Content-Type where it tells something: clients that
+// do not know write one of these, and "text/plain" for any text.
+func mediaType(contentType string) string {
+	kind, params, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		return ""
+	}
+	switch kind {
+	case "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded",
+		"application/download", "application/x-download", "application/force-download", "multipart/form-data":
+		return ""
+	case "text/plain":
+		if params["charset"] == "" {
+			return ""
+		}
+	}
+	return contentType
+}
+
+// Open implements [leat.Opener]. An object that may not be read is a permanent
+// error (I5); that the bucket cannot be is a passing one.
+func (s *Source) Open(ctx context.Context, ref leat.Ref) (io.ReadCloser, error) {
+	r := &reader{source: s, ctx: ctx, ref: ref}
+	if err := r.open(); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// reader reads an object as it was when it was opened, or fails.
+type reader struct {
+	source  *Source
+	ctx     context.Context
+	ref     leat.Ref
+	body    io.ReadCloser
+	version string // "" where the bucket has none
+	size    int64
+	at      int64 // bytes read
+	resumed int64 // where the body was opened
+}
+
+// open gets the rest of the object.
+func (r *reader) open() error {
+	var opts minio.GetObjectOptions
+	if err := opts.SetMatchETag(r.ref.Tag); err != nil {
+		return r.fail(leat.ErrChanged) // no object is without a tag
+	}
+	if r.at > 0 {
+		opts.VersionID = r.version
+		if err := opts.SetRange(r.at, 0); err != nil {
+			return r.fail(err)
+		}
+	}
+	core := minio.Core{Client: r.source.client}
+	body, info, _, err := core.GetObject(r.ctx, r.source.cfg.Bucket, r.ref.Name, opts)
+	if err != nil {
+		return r.source.refused(r.ctx, r.ref, err)
+	}
+	if info.ETag != r.ref.Tag {
+		body.Close()
+		return r.fail(leat.ErrChanged)
+	}
+	if r.at == 0 {
+		r.version, r.size = info.VersionID, info.Size
+	}
+	r.body, r.resumed = body, r.at
+	return nil
+}
+
+func (r *reader) fail(err error) error {
+	return fmt.Errorf("s3 %s: open %q: %w", r.source.name, r.ref.Name, err)
+}
+
+// refused says what an error of a GET means.
+func (s *Source) refused(ctx context.Context, ref leat.Ref, err error) error {
+	fail := func(err error) error { return fmt.Errorf("s3 %s: open %q: %w", s.name, ref.Name, err) }
+	switch {
+	case status(err) == http.StatusPreconditionFailed:
+		return fail(leat.ErrChanged)
+	case absent(err):
+		return fail(leat.ErrNotFound)
+	case ofObject(err):
+		if err := s.probe(ctx); err != nil {
+			return err
+		}
+		return leat.Hint(leat.Permanent(fail(err)), "%s", s.refusedHint(ref.Name))
+	}
+	return s.explain("open an object", err)
+}
+
+func (s *Source) refusedHint(key string) string {
+	return fmt.Sprintf("let the access key %s read the object %s, restore it if it is archived, or exclude it, then `leat dlq retry`", s.cfg.AccessKey, key)
+}
+
+func (r *reader) Close() error { return r.body.Close() }
+
+// Read goes on where a connection broke, as long as each one brings something.
+func (r *reader) Read(p []byte) (int, error) {
+	n, err := r.body.Read(p)
+	r.at += int64(n)
+	switch {
+	case err == nil || err == io.EOF && r.at == r.size:
+		return n, err
+	case r.ctx.Err() != nil:
+		return n, r.ctx.Err()
+	case r.at == r.resumed:
+		return n, r.source.explain("read an object", err)
+	}
+	r.body.Close()
+	return n, r.open()
+}
