@@ -40,7 +40,7 @@ type Config struct {
 	Dir string `yaml:"dir" config:"path"`
 	// Threads is how many passages are embedded at once, each on one core;
 	// default: the cores that this process may use. Queries do not wait for
-	// them: they have as many again, all for one query at a time.
+	// them: they have as many again.
 	Threads int `yaml:"threads"`
 }
 
@@ -79,32 +79,19 @@ func (f folder) tokenizer() (*Tokenizer, error) {
 // embedded window by window and the vectors are averaged, weighted by tokens.
 type Embedder struct {
 	tokenizer *Tokenizer
+	session   *ort.DynamicAdvancedSession
 	model     leat.Model
 	threads   int
-	lanes     map[leat.Kind]*lane
+
+	// One slot a thread. Queries have slots of their own: one that waited for
+	// a passage's run to end would wait for up to 60 ms.
+	slots map[leat.Kind]*semaphore.Weighted
 
 	closed atomic.Bool
-	using  sync.RWMutex // held for reading while a session is in use
+	using  sync.RWMutex // held for reading while the session is in use
 }
 
-// lane is how texts of one kind are embedded. Queries have one of their own:
-// one that waited for a passage's run to end would wait for up to 60 ms.
-type lane struct {
-	slots *semaphore.Weighted // of runs at the same time
-	open  func() (*ort.DynamicAdvancedSession, error)
-
-	once    sync.Once // a process that searches has no passages, and one that indexes no queries
-	session *ort.DynamicAdvancedSession
-	err     error
-}
-
-func (l *lane) load() (*ort.DynamicAdvancedSession, error) {
-	l.once.Do(func() { l.session, l.err = l.open() })
-	return l.session, l.err
-}
-
-// New loads the tokenizer and ONNX Runtime. The model follows with the first
-// text of a kind (0.2 s, 90 MB of memory and up to 90 MB more when busy).
+// New loads the model (0.2 s, 90 MB of memory and up to 90 MB more when busy).
 func New(cfg Config) (*Embedder, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -117,19 +104,23 @@ func New(cfg Config) (*Embedder, error) {
 	if e.threads == 0 {
 		e.threads = runtime.GOMAXPROCS(0)
 	}
-	// Many passages are embedded fastest by a thread each, one query by all
-	// threads together.
-	e.lanes = map[leat.Kind]*lane{
-		leat.Passage: {slots: semaphore.NewWeighted(int64(e.threads)), open: func() (*ort.DynamicAdvancedSession, error) { return f.session(1) }},
-		leat.Query:   {slots: semaphore.NewWeighted(1), open: func() (*ort.DynamicAdvancedSession, error) { return f.session(e.threads) }},
+	e.slots = map[leat.Kind]*semaphore.Weighted{
+		leat.Passage: semaphore.NewWeighted(int64(e.threads)),
+		leat.Query:   semaphore.NewWeighted(int64(e.threads)),
 	}
 	var load errgroup.Group
 	load.Go(func() (err error) {
 		e.tokenizer, err = f.tokenizer()
 		return err
 	})
-	load.Go(f.runtime)
+	load.Go(func() (err error) {
+		e.session, err = f.session()
+		return err
+	})
 	if err := load.Wait(); err != nil {
+		if e.session != nil {
+			err = errors.Join(err, e.session.Destroy())
+		}
 		return nil, err
 	}
 	longest := max(e.tokenizer.added(e.Prefix(leat.Passage)), e.tokenizer.added(e.Prefix(leat.Query)))
@@ -144,36 +135,27 @@ func (t *Tokenizer) added(prefix string) int { return t.Count(prefix+"a") - t.Co
 // until the process ends: closing it would unload code that others may run.
 var environment sync.Mutex
 
-// runtime loads ONNX Runtime, once a process.
-func (f folder) runtime() error {
+func (f folder) session() (_ *ort.DynamicAdvancedSession, err error) {
 	if _, err := f.read(graphFile); err != nil { // for its digest: ONNX Runtime reads it by path, to find the weights
-		return err
+		return nil, err
 	}
 	environment.Lock()
 	defer environment.Unlock()
-	if ort.IsInitialized() {
-		return nil
+	if !ort.IsInitialized() {
+		ort.SetSharedLibraryPath(f.path(libraryFile))
+		if err := ort.InitializeEnvironment(ort.WithLogLevelError()); err != nil {
+			return nil, f.fail(err)
+		}
 	}
-	ort.SetSharedLibraryPath(f.path(libraryFile))
-	if err := ort.InitializeEnvironment(ort.WithLogLevelError()); err != nil {
-		return f.fail(err)
-	}
-	return nil
-}
-
-// session loads the model for runs on so many threads.
-func (f folder) session(threads int) (_ *ort.DynamicAdvancedSession, err error) {
 	o, err := ort.NewSessionOptions()
 	if err != nil {
 		return nil, fmt.Errorf("onnxruntime: %w", err)
 	}
 	defer func() { err = errors.Join(err, o.Destroy()) }()
 	err = errors.Join(
-		o.SetIntraOpNumThreads(threads), // the calling one among them
+		o.SetIntraOpNumThreads(1), // the calling thread does the work
 		o.SetInterOpNumThreads(1),
 		o.SetMemPattern(false), // lengths vary: keep no plan for each
-		// Between runs the threads leave the cores to others.
-		o.AddSessionConfigEntry("session.force_spinning_stop", "1"),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("onnxruntime: %w", err)
@@ -197,15 +179,12 @@ func (e *Embedder) Close() error {
 	e.closed.Store(true)
 	e.using.Lock()
 	defer e.using.Unlock()
-	var errs []error
-	for _, l := range e.lanes {
-		l.once.Do(func() {}) // none is loaded any more
-		if l.session != nil {
-			errs = append(errs, l.session.Destroy())
-			l.session = nil
-		}
+	if e.session == nil {
+		return nil
 	}
-	return errors.Join(errs...)
+	s := e.session
+	e.session = nil
+	return s.Destroy()
 }
 
 var errClosed = errors.New("the built-in embedder is closed")
@@ -226,8 +205,8 @@ type window struct {
 
 // Embed implements leat.Embedder.
 func (e *Embedder) Embed(ctx context.Context, kind leat.Kind, texts []string) ([][]float32, error) {
-	lane := e.lanes[kind]
-	if lane == nil {
+	slots := e.slots[kind]
+	if slots == nil {
 		return nil, fmt.Errorf("embed: unknown kind %q", kind)
 	}
 	e.using.RLock()
@@ -258,11 +237,11 @@ func (e *Embedder) Embed(ctx context.Context, kind leat.Kind, texts []string) ([
 		}
 		run, out := windows[lo:hi], vectors[lo*Dimension:hi*Dimension]
 		g.Go(func() error {
-			if err := lane.slots.Acquire(gctx, 1); err != nil {
+			if err := slots.Acquire(gctx, 1); err != nil {
 				return context.Cause(gctx)
 			}
-			defer lane.slots.Release(1)
-			return e.run(lane, run, out)
+			defer slots.Release(1)
+			return e.run(run, out)
 		})
 		lo = hi
 	}
@@ -292,13 +271,9 @@ func (e *Embedder) Embed(ctx context.Context, kind leat.Kind, texts []string) ([
 }
 
 // run embeds windows of one length into out, row-major.
-func (e *Embedder) run(lane *lane, windows []window, out []float32) (err error) {
-	if e.closed.Load() {
+func (e *Embedder) run(windows []window, out []float32) (err error) {
+	if e.closed.Load() || e.session == nil {
 		return errClosed
-	}
-	session, err := lane.load()
-	if err != nil {
-		return err
 	}
 	tokens := len(windows[0].ids) + 2
 	ids := make([]int64, 0, len(windows)*tokens)
@@ -323,7 +298,7 @@ func (e *Embedder) run(lane *lane, windows []window, out []float32) (err error) 
 		return fmt.Errorf("onnxruntime: %w", err)
 	}
 	defer func() { err = errors.Join(err, res.Destroy()) }()
-	if err := session.Run([]ort.Value{in}, []ort.Value{res}); err != nil {
+	if err := e.session.Run([]ort.Value{in}, []ort.Value{res}); err != nil {
 		return fmt.Errorf("onnxruntime: %w", err)
 	}
 	return nil
