@@ -10,7 +10,7 @@ LINT := $(LEAT_CACHE)/bin/golangci-lint-$(LINT_VERSION)
 FUZZTIME ?= 20s
 BENCH ?= .
 
-.PHONY: help build model servers demo test test-short lint bench fuzz clean
+.PHONY: help build model servers demo stack test test-short lint bench fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -33,6 +33,9 @@ demo: build model ## leat at work on a real database and a folder; STAY=1 keeps 
 	@command -v mysqld mariadbd /usr/sbin/mysqld /usr/sbin/mariadbd >/dev/null || \
 		scripts/servers/get_mysql.sh || scripts/servers/get_mariadb.sh || true
 	@exec bin/leat demo $(if $(STAY),--stay)
+
+stack: build model servers ## each stage its own process on real servers; DEMO=1 shows the demo over it and ends
+	@exec bin/leat stack $(if $(DEMO),--demo)
 
 test: ## everything: vet, lint, unit, conformance, command line and end-to-end tests with real servers
 	@scripts/test.sh

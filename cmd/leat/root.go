@@ -114,7 +114,7 @@ to the sources: inserts, updates and deletes, within a second.`,
 	root.AddCommand(
 		c.runCommand(), c.searchCommand(), c.statusCommand(), c.tailCommand(), c.docCommand(),
 		c.dlqCommand(), c.validateCommand(), c.extractCommand(), c.chunkCommand(), c.embedCommand(),
-		c.reindexCommand(), c.demoCommand(), c.versionCommand(),
+		c.reindexCommand(), c.demoCommand(), c.stackCommand(), c.versionCommand(),
 		&cobra.Command{Use: "exit-codes", Short: "Exit codes of every command", Long: exitCodes},
 	)
 	wrapArgs(root)

@@ -32,6 +32,7 @@ type SourceStatus struct {
 	Error    string         `json:"error,omitempty"`
 	Hint     string         `json:"hint,omitempty"`
 	Since    time.Time      `json:"since,omitzero"`
+	Process  string         `json:"process,omitempty"` // that reads it, or did last: host and process id
 	Saved    time.Time      `json:"position_saved,omitzero"`
 	Progress *leat.Progress `json:"progress,omitempty"`
 }
@@ -81,7 +82,7 @@ func (a *App) Status(ctx context.Context) (st Status, err error) {
 		name := s.Kind() + ":" + s.Name
 		src := SourceStatus{Name: name, State: "never run", Saved: positions[name].Saved}
 		if s, ok := latest(states["source/"+name], running[a.groups.Sources]); ok {
-			src.State, src.Error, src.Hint, src.Since, src.Progress = s.State, s.Error, s.Hint, s.Since, s.Progress
+			src.State, src.Error, src.Hint, src.Since, src.Process, src.Progress = s.State, s.Error, s.Hint, s.Since, s.Process, s.Progress
 		}
 		st.Sources = append(st.Sources, src)
 	}

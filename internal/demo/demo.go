@@ -40,6 +40,7 @@ type demo struct {
 	database *local.Database // nil: none could be had
 	shop     *sql.DB         // its database of products
 	rows     int             // products
+	stack    *stack          // the other servers; nil: everything is embedded
 	place    place           // of documents
 	leat     []*process      // leat run, whole or stage by stage
 	text     *searcher       // by words
@@ -137,6 +138,10 @@ func (d *demo) end(took time.Duration) {
 		return
 	}
 	leat := d.Program + " -c " + d.config()
+	if d.stack != nil {
+		d.heading("pipeline.yaml: " + d.config())
+		d.line("%s", d.pipeline())
+	}
 	d.line("\nIt keeps running until Ctrl-C. Its configuration file is %s", d.bold(d.config()))
 	d.line("In another terminal:")
 	d.command(leat+" search how do I dry a tent", "")

@@ -32,7 +32,7 @@ func (s screen) heading(text string) { s.line("\n%s", s.bold(text)) }
 
 // row is a fact in three columns; what was checked stands in the third.
 func (s screen) row(name, what, checked string) {
-	s.line("  %s %s %s", pad(name, 10), pad(what, 44), s.green(checked))
+	s.line("  %s %s %s", pad(name, 14), pad(what, 44), s.green(checked))
 }
 
 func (s screen) command(text, why string) {

@@ -13,16 +13,21 @@ import (
 
 // start makes the sources and starts leat on them.
 func (d *demo) start(ctx context.Context) error {
-	title := "leat demo"
-	d.place = folder{filepath.Join(d.dir, "knowledge")}
+	title, place := "leat demo", "a folder"
 	if d.Stack {
-		title = "leat stack"
+		title, place = "leat stack", "a bucket"
 	}
-	d.line("%s  a knowledge base in step with a database and a %s", d.bold(title), d.place.what())
+	d.line("%s  a knowledge base in step with a database and %s", d.bold(title), place)
 	d.line("%s", d.dim("everything lies in "+d.dir+" and is removed at the end"))
 	d.line("")
 	if err := d.startDatabase(ctx); err != nil {
 		return err
+	}
+	d.place = folder{filepath.Join(d.dir, "knowledge")}
+	if d.Stack {
+		if err := d.startServers(ctx); err != nil {
+			return err
+		}
 	}
 	files, err := d.fill()
 	if err != nil {
@@ -33,10 +38,9 @@ func (d *demo) start(ctx context.Context) error {
 		return err
 	}
 	began := time.Now()
-	if err := d.startLeat(ctx, "leat run"); err != nil {
+	if err := d.startProcesses(ctx); err != nil {
 		return err
 	}
-	d.row("leat run", "broker, model and store in one process", "up after "+millis(time.Since(began)))
 	if err := d.awaitIndex(ctx, began, int64(files+d.rows)); err != nil {
 		return err
 	}
@@ -52,6 +56,18 @@ func (d *demo) start(ctx context.Context) error {
 			return err
 		}
 	}
+	return nil
+}
+
+func (d *demo) startProcesses(ctx context.Context) error {
+	if d.Stack {
+		return d.startStages(ctx)
+	}
+	began := time.Now()
+	if err := d.startLeat(ctx, "leat run"); err != nil {
+		return err
+	}
+	d.row("leat run", "broker, model and store in one process", "up after "+millis(time.Since(began)))
 	return nil
 }
 
@@ -101,7 +117,7 @@ func (d *demo) startDatabase(ctx context.Context) error {
 		}
 		name := map[local.Flavor]string{local.MySQL: "MySQL", local.MariaDB: "MariaDB"}[in.Flavor]
 		version, _, _ := strings.Cut(in.Version, "-")
-		d.row("database", name+" "+version+" on "+d.database.Addr(), "up after "+seconds(time.Since(began)))
+		d.row(map[bool]string{false: "database", true: strings.ToLower(name)}[d.Stack], name+" "+version+" on "+d.database.Addr(), "up after "+seconds(time.Since(began)))
 		d.row("table", "shop.products", fmt.Sprintf("%d rows, English and Chinese", d.rows))
 		return nil
 	}
@@ -129,6 +145,9 @@ func (d *demo) pipeline() string {
           body: [description]
           metadata: [price, stock]
 `, d.database.Addr(), password)
+	}
+	if d.stack != nil {
+		b.WriteString(d.stack.config())
 	}
 	return b.String()
 }

@@ -146,7 +146,7 @@ func jsonLines[T any](p *pipeline, in string, args ...string) []T {
 // status is what the tests read of `leat status`.
 type status struct {
 	Sources []struct {
-		Name, State, Error, Hint string
+		Name, State, Error, Hint, Process string
 		Saved                    time.Time `json:"position_saved"`
 		Progress                 struct{ Phase string }
 	}

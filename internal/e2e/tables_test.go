@@ -18,11 +18,12 @@ import (
 // tables changes the rows of two tables of a database server and remembers
 // between which places of its binlog the last change of each row stands.
 type tables struct {
-	t      *testing.T
-	writer writer
-	db     *testenv.DB
-	name   string // of the source
-	base   string // the database
+	t       *testing.T
+	writer  writer
+	db      *testenv.DB
+	address string // where leat finds the server
+	name    string // of the source
+	base    string // the database
 
 	products []uint64 // keys
 	steady   []uint64 // of products that are never deleted
@@ -45,7 +46,7 @@ CREATE TABLE articles (
 	PRIMARY KEY (lang, slug))`
 
 func newTables(t *testing.T, db *testenv.DB, name string, w writer) *tables {
-	x := &tables{t: t, writer: w, db: db, name: name, base: db.Database(t), changed: map[string]window{}}
+	x := &tables{t: t, writer: w, db: db, address: db.Addr(), name: name, base: db.Database(t), changed: map[string]window{}}
 	conn, err := local.Open(db.User, db.Password, db.Addr(), x.base)
 	x.check(err)
 	defer conn.Close()
@@ -292,7 +293,7 @@ func (x *tables) config() string {
       tables:
         - {table: %[4]s.products, title: name, body: [description, notes], metadata: [price, stock, category, listed]}
         - {table: %[4]s.articles, title: title, body: [body], metadata: [author], media_type: text/markdown}
-`, x.name, x.db.Addr(), x.db.User, x.base)
+`, x.name, x.address, x.db.User, x.base)
 }
 
 // awaitSnapshot waits, changing rows, until leat says that it streams and has
