@@ -22,9 +22,10 @@ build: ## bin/leat
 model: ## the built-in embedding model, into the cache, once
 	@scripts/model/get.sh
 
-servers: ## MySQL and MariaDB for tests and the demo, into the cache, once
+servers: ## real servers for tests and the demo, into the cache, once
 	@scripts/servers/get_mysql.sh
 	@scripts/servers/get_mariadb.sh
+	@scripts/servers/get_milvus.sh
 
 demo: build model ## leat at work on a real database and a folder; STAY=1 keeps it running
 	@command -v mysqld mariadbd /usr/sbin/mysqld /usr/sbin/mariadbd >/dev/null || \
