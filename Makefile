@@ -27,6 +27,7 @@ servers: ## the real servers for tests and the demo, into the cache, once
 	@scripts/servers/get_mariadb.sh
 	@scripts/servers/get_kafka.sh
 	@scripts/servers/get_elasticsearch.sh
+	@scripts/servers/get_milvus.sh
 	@scripts/servers/get_minio.sh
 
 demo: build model ## leat at work on a real database and a folder; STAY=1 keeps it running

@@ -26,6 +26,7 @@ type Spec struct {
 	Name    string                      // for messages
 	Command func() *exec.Cmd            // a fresh command for every start
 	Ready   func(context.Context) error // nil as soon as the server answers; tried until it does
+	Quit    func(context.Context) error // prepares a stop in good order of a server that SIGTERM does not stop: it is killed then; nil: SIGTERM
 	Log     string                      // file that gets the command's output and, where the server has none of its own, its log
 }
 
@@ -120,15 +121,27 @@ func (p *Process) running() bool {
 	}
 }
 
-// Stop ends the server in good order (SIGTERM), or by force after a minute.
-func (p *Process) Stop() error { return p.end(syscall.SIGTERM) }
-
-// Kill ends the server at once (SIGKILL).
-func (p *Process) Kill() error { return p.end(syscall.SIGKILL) }
-
-func (p *Process) end(sig os.Signal) error {
+// Stop ends the server in good order, or by force after a minute.
+func (p *Process) Stop() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.spec.Quit == nil || !p.running() {
+		return p.end(syscall.SIGTERM)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopLimit)
+	defer cancel()
+	return errors.Join(p.spec.Quit(ctx), p.end(syscall.SIGKILL))
+}
+
+// Kill ends the server at once (SIGKILL).
+func (p *Process) Kill() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.end(syscall.SIGKILL)
+}
+
+// end sends sig and waits until the process is gone with all of its threads.
+func (p *Process) end(sig os.Signal) error {
 	if !p.running() {
 		return nil
 	}
