@@ -147,8 +147,8 @@ func jsonLines[T any](p *pipeline, in string, args ...string) []T {
 type status struct {
 	Sources []struct {
 		Name, State, Error, Hint, Process string
-		Saved                    time.Time `json:"position_saved"`
-		Progress                 struct{ Phase string }
+		Saved                             time.Time `json:"position_saved"`
+		Progress                          struct{ Phase string }
 	}
 	Index struct {
 		Text, Vectors struct{ Documents, Chunks int }
