@@ -33,6 +33,12 @@ type OpenText func(t testing.TB, dir string) leat.TextIndex
 // OpenVector is the same for a vector index of vectors of [Dimension].
 type OpenVector func(t testing.TB, dir string) leat.VectorIndex
 
+// refresher is a sink whose searches see a durable change a little later, or at
+// once after Refresh.
+type refresher interface {
+	Refresh(ctx context.Context) error
+}
+
 // RunText checks a text index.
 func RunText(t *testing.T, open OpenText) {
 	runCore(t, func(t testing.TB, dir string) index {
@@ -135,7 +141,17 @@ func vector(title, text string) []float32 {
 	return v
 }
 
-// apply applies a batch and checks its outcomes.
+// settle has searches see all that was applied.
+func (x index) settle(t tester) {
+	t.Helper()
+	if r, ok := x.Sink.(refresher); ok {
+		if err := r.Refresh(t.Context()); err != nil {
+			t.Fatalf("Refresh: %v", err)
+		}
+	}
+}
+
+// apply applies a batch, checks its outcomes and settles.
 func (x index) apply(t tester, want leat.Outcome, revisions ...leat.Revision) {
 	t.Helper()
 	out, err := x.Apply(t.Context(), revisions)
@@ -151,6 +167,7 @@ func (x index) apply(t tester, want leat.Outcome, revisions ...leat.Revision) {
 				revisions[i].Document, revisions[i].Version, revisions[i].Part, o, want)
 		}
 	}
+	x.settle(t)
 }
 
 // contents is all that a sink holds, by document; tombstones are not seen.
@@ -217,6 +234,7 @@ func (x index) contents(t tester, prefix string) contents {
 // listing, by counting and by searching for every chunk.
 func (x index) holds(t tester, revisions ...leat.Revision) {
 	t.Helper()
+	x.settle(t)
 	all, chunks := contents{}, 0
 	for _, r := range revisions {
 		all[r.Document] = want(r, x.texts)

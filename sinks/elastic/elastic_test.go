@@ -1,0 +1,152 @@
+package elastic
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"leat"
+	"leat/internal/testenv"
+	"leat/internal/testenv/local"
+	"leat/sinks/sinktest"
+)
+
+var discard = slog.New(slog.DiscardHandler)
+
+// The tests share a server: to start one takes longer than most of them.
+var shared struct {
+	sync.Mutex
+	server *local.Elasticsearch
+	dir    *local.Dir
+}
+
+type stopping struct{ *testing.M }
+
+func (m stopping) Run() int {
+	code := m.M.Run()
+	if shared.server != nil {
+		shared.server.Close()
+		shared.dir.Remove()
+	}
+	http.DefaultClient.CloseIdleConnections()
+	return code
+}
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(stopping{m}) }
+
+const serverVariable = "LEAT_TEST_ELASTICSEARCH"
+
+// config is of the shared server, or of the one that the environment names.
+func config(t testing.TB) Config {
+	t.Helper()
+	shared.Lock()
+	defer shared.Unlock()
+	if os.Getenv(serverVariable) == "" && !testing.Short() {
+		installation, err := local.FindElasticsearch()
+		if err != nil {
+			t.Fatalf("%v: run `make servers`", err)
+		}
+		if shared.dir, err = local.NewDir("elastic"); err != nil {
+			t.Fatal(err)
+		}
+		if shared.server, err = local.StartElasticsearch(context.Background(), installation, shared.dir.Path); err != nil {
+			t.Fatal(err)
+		}
+		os.Setenv(serverVariable, shared.server.URL())
+	}
+	return of(testenv.Elasticsearch(t))
+}
+
+// of is the configuration of a server.
+func of(es *testenv.Elasticsearch8) Config {
+	return Config{URLs: []string{es.URL()}, User: es.User, Password: leat.Secret(es.Password), Replicas: new(int)}
+}
+
+// nameOf makes an index name of a directory.
+func nameOf(dir string) string {
+	h := fnv.New64a()
+	h.Write([]byte(dir))
+	return fmt.Sprintf("leat-test-%x", h.Sum64())
+}
+
+func open(t testing.TB, cfg Config, name string) *Index {
+	t.Helper()
+	x, err := Open(t.Context(), cfg, name, 1, discard)
+	if err != nil {
+		t.Fatalf("%v (%s)", err, leat.HintOf(err))
+	}
+	t.Cleanup(func() { x.Close() })
+	return x
+}
+
+// drop removes the index of a name at the end of a test.
+func drop(t testing.TB, cfg Config, name string) {
+	t.Cleanup(func() {
+		c, err := newClient(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.close()
+		ctx := context.WithoutCancel(t.Context())
+		_ = c.call(ctx, http.MethodDelete, path(physical(name, 1)), nil, nil)
+		_ = c.call(ctx, http.MethodDelete, path("_index_template", name), nil, nil)
+	})
+}
+
+// opener opens the index that belongs to a directory.
+func opener(cfg Config) sinktest.OpenText {
+	var mu sync.Mutex
+	known := map[string]bool{}
+	return func(t testing.TB, dir string) leat.TextIndex {
+		t.Helper()
+		name := nameOf(dir)
+		mu.Lock()
+		defer mu.Unlock()
+		if !known[name] {
+			known[name] = true
+			drop(t, cfg, name)
+		}
+		return open(t, cfg, name)
+	}
+}
+
+func TestText(t *testing.T) { sinktest.RunText(t, opener(config(t))) }
+
+func TestTextCrash(t *testing.T) {
+	cfg := config(t)
+	open := opener(cfg)
+	sinktest.RunTextCrash(t, func(t testing.TB, dir string) leat.TextIndex {
+		idle(t, cfg)
+		return open(t, dir)
+	})
+}
+
+// idle waits until the server has done what a killed process asked for.
+func idle(t testing.TB, cfg Config) {
+	t.Helper()
+	c, err := newClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	for quiet := 0; quiet < 3; quiet++ {
+		time.Sleep(20 * time.Millisecond)
+		var tasks json.RawMessage
+		if err := c.call(t.Context(), http.MethodGet, "/_tasks?actions=indices:data/write/*", nil, &tasks); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(tasks), "indices:data/write") {
+			quiet = -1
+		}
+	}
+}

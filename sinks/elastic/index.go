@@ -1,0 +1,151 @@
+// Package elastic keeps the text of documents in Elasticsearch 8: a
+// [leat.TextIndex]. Several processes may write the same index.
+//
+// See docs/adr/004-elasticsearch.md for the choices made here.
+package elastic
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"leat"
+)
+
+// Index is the text of one generation of a pipeline. Safe for concurrent use.
+type Index struct {
+	*client
+	target   string // what requests name: the physical index or the alias
+	writable bool
+	analysis analysis
+	// Searches of one Index go to the same copies of the shards, so that a
+	// later one never sees less than an earlier one.
+	session string
+	log     *slog.Logger
+	// Whether chunks may have been left behind that searches do not see yet: by
+	// a process that ended before this one began, or by a batch that failed.
+	suspect atomic.Bool
+}
+
+var (
+	_ leat.TextIndex = (*Index)(nil)
+	_ leat.Checker   = (*Index)(nil)
+)
+
+// Open opens the index NAME-gGENERATION for writing. It creates it where it is
+// not there, and the alias NAME where that leads nowhere.
+func Open(ctx context.Context, cfg Config, name string, generation int, log *slog.Logger) (*Index, error) {
+	x, err := newIndex(cfg, physical(name, generation), log)
+	if err != nil {
+		return nil, err
+	}
+	x.writable = true
+	x.suspect.Store(true)
+	if err = x.create(ctx, cfg, name); err == nil {
+		err = x.point(ctx, name)
+	}
+	if err != nil {
+		x.close()
+		return nil, fmt.Errorf("elasticsearch index %s: %w", x.target, err)
+	}
+	return x, nil
+}
+
+// OpenReader opens what the alias NAME leads to for reading. It fails with
+// fs.ErrNotExist where nothing has been indexed yet.
+func OpenReader(ctx context.Context, cfg Config, name string, log *slog.Logger) (*Index, error) {
+	x, err := newIndex(cfg, name, log)
+	if err != nil {
+		return nil, err
+	}
+	if x.analysis, err = x.inspect(ctx); err != nil {
+		x.close()
+		if errors.Is(err, fs.ErrNotExist) {
+			err = leat.Hint(err, "nothing has been indexed here yet: start `leat run` first")
+		}
+		return nil, fmt.Errorf("elasticsearch: %w", err)
+	}
+	return x, nil
+}
+
+func newIndex(cfg Config, target string, log *slog.Logger) (*Index, error) {
+	c, err := newClient(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &Index{client: c, target: target, session: rand.Text(), log: log}, nil
+}
+
+// Close implements [leat.Sink].
+func (x *Index) Close() error {
+	x.close()
+	return nil
+}
+
+// Refresh makes all that is durable visible to searches at once.
+func (x *Index) Refresh(ctx context.Context) error {
+	return x.call(ctx, http.MethodPost, path(x.target, "_refresh"), nil, nil)
+}
+
+// hash names a document in ids and as routing: ids of documents may be longer
+// than Elasticsearch allows. 22 characters of URL-safe base64.
+func hash(id string) string {
+	sum := sha256.Sum256([]byte(id))
+	return base64.RawURLEncoding.EncodeToString(sum[:])[:hashLength]
+}
+
+const hashLength = 22
+
+func chunkID(hash string, version uint64, ordinal int) string {
+	return fmt.Sprintf("%s.%d.%d", hash, version, ordinal)
+}
+
+func markID(hash string, version uint64) string { return fmt.Sprintf("%s.%d", hash, version) }
+
+// parseID reads hash and version of a chunk's or mark's id.
+func parseID(id string) (hash string, version uint64, err error) {
+	hash, rest, _ := strings.Cut(id, ".")
+	digits, _, _ := strings.Cut(rest, ".")
+	if version, err = strconv.ParseUint(digits, 10, 64); err != nil {
+		return "", 0, fmt.Errorf("%q is not an id of leat's", id)
+	}
+	return hash, version, nil
+}
+
+// encodeID makes a document's id, which may be any bytes, a string that JSON
+// can carry and that Elasticsearch sorts as the bytes: every byte past ASCII
+// becomes the character of its number.
+func encodeID(id string) string {
+	plain := true
+	for i := range len(id) {
+		plain = plain && id[i] < 0x80
+	}
+	if plain {
+		return id
+	}
+	runes := make([]rune, len(id))
+	for i := range len(id) {
+		runes[i] = rune(id[i])
+	}
+	return string(runes)
+}
+
+func decodeID(s string) string {
+	b := make([]byte, 0, len(s))
+	for _, r := range s {
+		b = append(b, byte(r))
+	}
+	return string(b)
+}
+
+// maxID is the longest value that Elasticsearch sorts by, in bytes.
+const maxID = 32766

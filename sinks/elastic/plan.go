@@ -1,0 +1,224 @@
+package elastic
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"leat"
+)
+
+// stateSource is what Elasticsearch holds of a document's state.
+type stateSource struct {
+	Document string    `json:"document"` // by encodeID
+	Version  uint64    `json:"version"`
+	Deleted  bool      `json:"deleted"`
+	Chunks   int       `json:"chunks"`
+	State    stateRest `json:"state"`
+}
+
+type stateRest struct {
+	Source   string `json:"source,omitempty"`
+	Tag      string `json:"tag,omitempty"`
+	Title    string `json:"title,omitempty"`
+	Metadata string `json:"metadata,omitempty"` // JSON in a string: any name, any depth, every digit
+	Applied  int64  `json:"applied"`            // ms since 1970
+}
+
+// chunkSource is what Elasticsearch holds of a chunk.
+type chunkSource struct {
+	Version uint64   `json:"version"`
+	Chunk   string   `json:"chunk"`
+	Start   int64    `json:"start"`
+	Title   string   `json:"title,omitempty"`
+	Heading []string `json:"heading,omitempty"`
+	Text    string   `json:"text"`
+	Place   place    `json:"place"`
+}
+
+type place struct {
+	Ordinal int   `json:"ordinal"`
+	End     int64 `json:"end"`
+	Tokens  int   `json:"tokens"`
+	Page    int   `json:"page,omitempty"`
+}
+
+// markSource is what Elasticsearch holds of a version that waits for its last part.
+type markSource struct {
+	Version uint64 `json:"version"`
+	Mark    mark   `json:"mark"`
+}
+
+type mark struct {
+	Parts  int `json:"parts"`
+	Chunks int `json:"chunks"`
+}
+
+// held is the version of a document that is searchable, or its tombstone.
+type held struct {
+	version uint64
+	chunks  int
+}
+
+// plan is what a batch makes of one document.
+type plan struct {
+	id, hash  string
+	revisions []int           // of the batch
+	held      *held           // nil: the document is not known
+	marks     map[uint64]mark // by version
+	// What the batch changes:
+	was      *held                       // the version held before
+	write    map[uint64][]*leat.Revision // parts whose chunks are written, by version
+	final    *leat.Revision              // the last part of the version that becomes the one held; nil: none does
+	chunks   int                         // of that version
+	repeated bool                        // something came that was there already, or older
+	flip     *item                       // the write of the state
+}
+
+// validate finds what can never be written, before anything is.
+func validate(revisions []leat.Revision) error {
+	bad := func(r *leat.Revision, err error) error {
+		return leat.Permanent(fmt.Errorf("%.200q version %d: %w", r.Document, r.Version, err))
+	}
+	for i := range revisions {
+		r := &revisions[i]
+		if r.Version > math.MaxInt64 {
+			return bad(r, errors.New("the version is past 1<<63-1"))
+		}
+		if n := len(encodeID(r.Document)); n > maxID {
+			return bad(r, leat.Hint(fmt.Errorf("an id of %d bytes is longer than Elasticsearch can sort by (%d)", n, maxID),
+				"publish the document under a shorter id"))
+		}
+		for j := range r.Chunks {
+			first := r.Chunks[0].Ordinal
+			if r.Chunks[j].Ordinal != first+j || r.Part == 0 && first != 0 {
+				return bad(r, fmt.Errorf("part %d: chunk %d has the ordinal %d", r.Part, j, r.Chunks[j].Ordinal))
+			}
+		}
+	}
+	return nil
+}
+
+// group makes a plan for each document of a batch, in the batch's order.
+func group(revisions []leat.Revision) (plans []*plan) {
+	of := map[string]*plan{}
+	for i := range revisions {
+		id := revisions[i].Document
+		p := of[id]
+		if p == nil {
+			p = &plan{id: id, hash: hash(id), marks: map[uint64]mark{}, write: map[uint64][]*leat.Revision{}}
+			of[id], plans = p, append(plans, p)
+		}
+		p.revisions = append(p.revisions, i)
+	}
+	return plans
+}
+
+// make works out what the revisions change, one after the other, and their outcomes.
+func (p *plan) make(revisions []leat.Revision, outcomes []leat.Outcome) error {
+	p.was = p.held
+	for _, i := range p.revisions {
+		r := &revisions[i]
+		if p.held != nil && p.held.version >= r.Version {
+			p.repeated = true
+			if p.held.version > r.Version {
+				outcomes[i] = leat.Superseded // I2
+			}
+			continue
+		}
+		m := p.marks[r.Version]
+		if r.Part > m.Parts || len(r.Chunks) > 0 && r.Chunks[0].Ordinal > m.Chunks {
+			return leat.Permanent(leat.Hint(fmt.Errorf("%s version %d: part %d came without part %d", p.id, r.Version, r.Part, m.Parts),
+				"the index was replaced while parts were under way: touch the document at its source or run `leat reindex`"))
+		}
+		m.Parts = max(m.Parts, r.Part+1)
+		if n := len(r.Chunks); n > 0 {
+			m.Chunks = max(m.Chunks, r.Chunks[n-1].Ordinal+1)
+		}
+		p.marks[r.Version] = m
+		p.write[r.Version] = append(p.write[r.Version], r)
+		if r.Last {
+			p.final, p.chunks = r, m.Chunks
+			p.held = &held{r.Version, p.chunks}
+		}
+	}
+	return nil
+}
+
+// items adds what is to be written: the chunks, then the state and marks.
+func (p *plan) items(chunks, states []*item, now time.Time) (_, _ []*item, err error) {
+	for version, parts := range p.write {
+		if p.final != nil && version < p.final.Version {
+			continue // superseded within the batch
+		}
+		for _, r := range parts {
+			for i := range r.Chunks {
+				ch := &r.Chunks[i]
+				it, err := newItem(p.id, address{ID: chunkID(p.hash, version, ch.Ordinal), Routing: p.hash}, chunkSource{
+					Version: version, Chunk: ch.ID, Start: ch.Start, Title: r.Title, Heading: ch.Heading, Text: ch.Text,
+					Place: place{ch.Ordinal, ch.End, ch.Tokens, ch.Page},
+				})
+				if err != nil {
+					return nil, nil, err
+				}
+				chunks = append(chunks, it)
+			}
+		}
+		if p.final != nil && version == p.final.Version {
+			continue
+		}
+		// Two processes may bring the same parts: the number of them never falls.
+		m := p.marks[version]
+		it, err := newItem(p.id, address{ID: markID(p.hash, version), Routing: p.hash, Version: new(int64(m.Parts)), VersionType: "external_gte"},
+			markSource{version, m})
+		if err != nil {
+			return nil, nil, err
+		}
+		states = append(states, it)
+	}
+	if p.final == nil {
+		return chunks, states, nil
+	}
+	r := p.final
+	s := stateSource{Document: encodeID(p.id), Version: r.Version, Deleted: r.Deleted, Chunks: p.chunks,
+		State: stateRest{Source: r.Source, Applied: now.UnixMilli()}}
+	if !r.Deleted {
+		s.State.Tag, s.State.Title = r.Tag, r.Title
+		if len(r.Metadata) > 0 {
+			b, err := json.Marshal(r.Metadata)
+			if err != nil {
+				return nil, nil, leat.Permanent(fmt.Errorf("%s: metadata: %w", p.id, err))
+			}
+			s.State.Metadata = string(b)
+		}
+	}
+	// The server compares the versions (I2), so that it does not matter what
+	// others have written since the state was read.
+	p.flip, err = newItem(p.id, address{ID: p.hash, Version: new(int64(r.Version)), VersionType: "external"}, s)
+	return chunks, append(states, p.flip), err
+}
+
+// stale is what is to be removed, of what this process knows: the version that
+// was held, the mark of the one that is, and what another process outran.
+func (p *plan) stale() (items []*item) {
+	if p.final == nil {
+		return nil
+	}
+	remove := func(version uint64, chunks int) {
+		for i := range chunks {
+			items = append(items, deletion(p.hash, chunkID(p.hash, version, i)))
+		}
+	}
+	if p.was != nil {
+		remove(p.was.version, p.was.chunks)
+	}
+	if p.flip.conflict && p.held.version > p.final.Version {
+		remove(p.final.Version, p.chunks)
+	}
+	if p.final.Part > 0 {
+		items = append(items, deletion(p.hash, markID(p.hash, p.final.Version)))
+	}
+	return items
+}

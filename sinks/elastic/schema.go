@@ -1,0 +1,188 @@
+package elastic
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"slices"
+	"strings"
+
+	"leat"
+)
+
+// format is kept in the mapping's _meta. Raise it with any change of what an
+// index holds: there are no migrations, the index is rebuilt from its sources.
+const format = 1
+
+// refreshInterval is how long a durable change waits until searches see it, at
+// most: docs/adr/004-elasticsearch.md has what others cost.
+const refreshInterval = "200ms"
+
+// An index holds three kinds of Elasticsearch documents, told apart by their
+// ids; those of one leat document lie in one shard (routing).
+//
+//   - HASH, a state: which version of a document is held, or its tombstone. It
+//     is written with that version as its external version, so that
+//     Elasticsearch itself refuses an older one (I2), and never deleted, since
+//     Elasticsearch forgets the versions of what is deleted after a minute.
+//   - HASH.VERSION.ORDINAL, a chunk: never changed once it is searchable, and
+//     searchable when its version is its document's (I4).
+//   - HASH.VERSION, a mark: how many parts of a version that waits for its last
+//     one are there.
+//
+// Nothing is indexed but what is searched: a chunk's words, in one field.
+func mapping(chinese analysis) map[string]any {
+	stored := func(fields ...string) map[string]any {
+		return map[string]any{"type": "text", "index": false, "copy_to": fields}
+	}
+	words := []string{"words"}
+	properties := map[string]any{
+		"document": map[string]any{"type": "keyword"}, // of a state: the id, see encodeID
+		"version":  map[string]any{"type": "long"},
+		"deleted":  map[string]any{"type": "boolean"},
+		"chunks":   map[string]any{"type": "long"},
+		"state":    map[string]any{"type": "object", "enabled": false},
+		"mark":     map[string]any{"type": "object", "enabled": false},
+		"chunk":    map[string]any{"type": "keyword"},
+		"start":    map[string]any{"type": "long"},
+		"place":    map[string]any{"type": "object", "enabled": false},
+		"words":    map[string]any{"type": "text", "index_options": "freqs", "analyzer": "leat_words"},
+	}
+	if chinese == smartcn {
+		words = append(words, "chinese")
+		properties["chinese"] = map[string]any{"type": "text", "index_options": "freqs", "analyzer": "smartcn"}
+	}
+	for _, field := range []string{"title", "heading", "text"} {
+		properties[field] = stored(words...)
+	}
+	return map[string]any{
+		"dynamic":    "strict",
+		"_meta":      map[string]any{"leat": meta{Format: format, Analysis: chinese}},
+		"properties": properties,
+	}
+}
+
+type meta struct {
+	Format   int      `json:"format"`
+	Analysis analysis `json:"analysis"`
+}
+
+// analysis is how Chinese is cut, best first.
+type analysis string
+
+const (
+	smartcn  analysis = "smartcn"  // characters, pairs and, by the plugin, words
+	cjk      analysis = "cjk"      // characters and pairs
+	standard analysis = "standard" // characters
+)
+
+// settings of an index. Words of scripts with spaces are folded and stemmed in
+// all of them.
+func settings(cfg Config, chinese analysis) map[string]any {
+	chain := func(cut ...string) map[string]any {
+		return map[string]any{"type": "custom", "tokenizer": "standard",
+			"filter": slices.Concat([]string{"cjk_width", "lowercase", "asciifolding"}, cut, []string{"leat_stem"})}
+	}
+	filters := map[string]any{
+		"leat_stem": map[string]any{"type": "stemmer", "language": "porter2"},
+		"leat_han":  map[string]any{"type": "keep_types", "types": []string{"<IDEOGRAPHIC>", "<HIRAGANA>"}},
+	}
+	analyzers := map[string]any{"leat_words": chain(), "leat_pairs": chain()}
+	if chinese != standard {
+		for name, singles := range map[string]bool{"leat_all": true, "leat_pairs": false} {
+			filters[name] = map[string]any{"type": "cjk_bigram", "ignored_scripts": []string{"hangul"}, "output_unigrams": singles}
+		}
+		analyzers["leat_words"], analyzers["leat_pairs"] = chain("leat_all"), chain("leat_pairs")
+		analyzers["leat_singles"] = chain("leat_han")
+	}
+	return map[string]any{
+		"index": map[string]any{
+			"number_of_shards": cfg.shards(), "number_of_replicas": cfg.replicas(),
+			"refresh_interval": refreshInterval,
+		},
+		"analysis": map[string]any{"filter": filters, "analyzer": analyzers},
+	}
+}
+
+// physical is the name of a generation's index.
+func physical(name string, generation int) string { return fmt.Sprintf("%s-g%d", name, generation) }
+
+// create makes the index and, where the name leads nowhere yet, the alias, and
+// returns how the index cuts Chinese.
+func (x *Index) create(ctx context.Context, cfg Config, name string) (err error) {
+	if x.analysis, err = x.inspect(ctx); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	// Whoever removes the index while leat writes shall not get one with
+	// guessed fields in its place.
+	template := func(body map[string]any) error {
+		body = map[string]any{"settings": body["settings"], "mappings": body["mappings"]}
+		return x.call(ctx, http.MethodPut, path("_index_template", name), map[string]any{
+			"index_patterns": []string{name + "-g*"}, "priority": 500, "allow_auto_create": false, "template": body,
+		}, nil)
+	}
+	for _, chinese := range []analysis{smartcn, cjk, standard} {
+		body := map[string]any{"settings": settings(cfg, chinese), "mappings": mapping(chinese)}
+		if err = template(body); err == nil {
+			err = x.call(ctx, http.MethodPut, path(x.target), body, nil)
+		}
+		if is(err, "resource_already_exists_exception") { // another process came first
+			err = nil
+		}
+		var r *refusal
+		if err == nil || !errors.As(err, &r) || r.Status != http.StatusBadRequest || !strings.Contains(r.Reason, "failed to find") {
+			break // else a part of the analysis is not installed
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("create the index: %w", err)
+	}
+	x.analysis, err = x.inspect(ctx)
+	return err
+}
+
+// point makes the alias lead to this index, unless it leads somewhere.
+func (x *Index) point(ctx context.Context, name string) error {
+	err := x.call(ctx, http.MethodGet, path("_alias", name), nil, nil)
+	var r *refusal
+	if err == nil || !errors.As(err, &r) || r.Status != http.StatusNotFound {
+		return err
+	}
+	err = x.call(ctx, http.MethodPut, path(x.target, "_alias", name), nil, nil)
+	if is(err, "invalid_alias_name_exception") {
+		return leat.Hint(err, "there is an index of the name %q: remove it, or give the pipeline another name", name)
+	}
+	return err
+}
+
+// inspect returns how the index cuts Chinese; fs.ErrNotExist where it is not
+// there and leat.ErrMismatch where it is not one of this program's.
+func (x *Index) inspect(ctx context.Context) (analysis, error) {
+	var found map[string]struct {
+		Mappings struct {
+			Meta struct{ Leat meta } `json:"_meta"`
+		}
+	}
+	err := x.call(ctx, http.MethodGet, path(x.target, "_mapping"), nil, &found)
+	switch {
+	case is(err, "index_not_found_exception"):
+		return "", fmt.Errorf("no index %s: %w", x.target, fs.ErrNotExist)
+	case err != nil:
+		return "", err
+	case len(found) != 1:
+		return "", leat.Hint(fmt.Errorf("the alias %s leads to %d indices, not 1: %w", x.target, len(found), leat.ErrMismatch),
+			"remove it from all but one")
+	}
+	for name, index := range found {
+		if m := index.Mappings.Meta.Leat; m.Format != format {
+			return "", leat.Hint(fmt.Errorf("index %s has the format %d, this program reads %d: %w", name, m.Format, format, leat.ErrMismatch),
+				"use the leat that wrote it, or remove it and run `leat reindex` to build it again")
+		} else {
+			return cmp.Or(m.Analysis, standard), nil
+		}
+	}
+	panic("unreachable")
+}

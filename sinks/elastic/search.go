@@ -1,0 +1,280 @@
+package elastic
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"leat"
+)
+
+// maxQuery is how much of a query is read, in bytes: each word is a clause, and
+// Elasticsearch bounds those of a query to 1,024 on the smallest node.
+const maxQuery = 1024
+
+// SearchText implements [leat.TextIndex]. A query is plain text: any of its
+// words may match, the more and the rarer the better (BM25).
+//
+// All that is read is of one snapshot (a point in time). In a snapshot a
+// document's state and chunks agree: new chunks were durable before the state
+// that shows them, and those that it replaced were removed after it. So a match
+// is shown exactly where its version is the state's (I4), and a snapshot's age,
+// refreshInterval at most, is all that a search may lag behind.
+func (x *Index) SearchText(ctx context.Context, query string, limit int) (matches []leat.Match, err error) {
+	query = strings.ToValidUTF8(query[:min(len(query), maxQuery)], " ")
+	if strings.TrimSpace(query) == "" || limit <= 0 {
+		return nil, nil
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("elasticsearch index %s: search text: %w", x.target, err)
+		}
+	}()
+	var pit struct{ ID string }
+	at := path(x.target, "_pit") + "?keep_alive=1m&preference=" + url.QueryEscape(x.session)
+	if err := x.call(ctx, http.MethodPost, at, nil, &pit); err != nil {
+		return nil, err
+	}
+	defer func() {
+		// Else it is kept for a minute.
+		_ = x.call(context.WithoutCancel(ctx), http.MethodDelete, "/_pit", map[string]string{"id": pit.ID}, nil)
+	}()
+	snapshot := map[string]string{"id": pit.ID}
+	states := map[string]*fields{}
+	// Versions that are not the one held are found as well: those that wait for
+	// their last part, and leftovers. They are left out in a second search.
+	var not []any
+	left := map[string]bool{}
+	for {
+		hits, err := x.search(ctx, "", map[string]any{
+			"pit": snapshot, "size": min(limit+limit/4+8, window), "_source": false, "docvalue_fields": []string{"chunk", "start"},
+			"query": map[string]any{"bool": map[string]any{"must": x.words(query), "must_not": not}},
+		})
+		if err != nil {
+			return nil, err
+		}
+		if err := x.states(ctx, snapshot, hits, states); err != nil {
+			return nil, err
+		}
+		matches = matches[:0]
+		again := false
+		for _, h := range hits {
+			document, version, err := parseID(h.ID)
+			if err != nil {
+				return nil, err
+			}
+			s := states[document]
+			switch key := markID(document, version); {
+			case s != nil && s.Version[0] == version:
+				matches = append(matches, leat.Match{Document: decodeID(s.Document[0]), Version: version,
+					Chunk: h.Fields.Chunk[0], Start: h.Fields.Start[0], Score: h.Score})
+			case !left[key]:
+				left[key], again = true, true
+				not = append(not, all(term("_routing", document), term("version", version)))
+			}
+		}
+		if len(matches) >= limit || !again {
+			return matches[:min(limit, len(matches))], nil
+		}
+	}
+}
+
+// words matches the words of a query.
+func (x *Index) words(query string) any {
+	match := func(field, analyzer string) any {
+		return map[string]any{"match": map[string]any{field: map[string]any{"query": query, "analyzer": analyzer}}}
+	}
+	clauses := []any{match("words", "leat_pairs")}
+	if x.analysis != standard {
+		clauses = append(clauses, match("words", "leat_singles"))
+	}
+	if x.analysis == smartcn {
+		clauses = append(clauses, match("chinese", "smartcn"))
+	}
+	return map[string]any{"bool": map[string]any{"should": clauses}}
+}
+
+// states adds what the snapshot holds of the documents that were found.
+func (x *Index) states(ctx context.Context, snapshot any, hits []found, states map[string]*fields) error {
+	var ids []string
+	for _, h := range hits {
+		document, _, _ := strings.Cut(h.ID, ".")
+		if _, known := states[document]; !known {
+			states[document] = nil
+			ids = append(ids, document)
+		}
+	}
+	if ids == nil {
+		return nil
+	}
+	all, err := x.search(ctx, "", map[string]any{
+		"pit": snapshot, "size": len(ids), "_source": false, "docvalue_fields": []string{"document", "version"},
+		"query": map[string]any{"ids": map[string]any{"values": ids}}, "sort": []string{"_doc"},
+	})
+	for _, h := range all {
+		states[h.ID] = &h.Fields
+	}
+	return err
+}
+
+// Hits implements [leat.TextIndex].
+func (x *Index) Hits(ctx context.Context, matches []leat.Match) ([]*leat.Hit, error) {
+	hits := make([]*leat.Hit, len(matches))
+	if len(matches) == 0 {
+		return hits, nil
+	}
+	// A document's state and chunks lie in one shard, so that one search sees
+	// both in one snapshot: no result shows two versions of a document.
+	for range 100 {
+		done, err := x.hits(ctx, matches, hits)
+		if err != nil {
+			return nil, fmt.Errorf("elasticsearch index %s: read hits: %w", x.target, err)
+		}
+		if done {
+			return hits, nil
+		}
+	}
+	return nil, errMoved
+}
+
+// hits reads what the matches show; false where a document changed meanwhile.
+func (x *Index) hits(ctx context.Context, matches []leat.Match, hits []*leat.Hit) (bool, error) {
+	var ids []string
+	var clauses []any
+	asked := map[string]bool{}
+	for _, m := range matches {
+		h := hash(m.Document)
+		if !asked[h] {
+			asked[h] = true
+			ids = append(ids, h)
+		}
+		clauses = append(clauses, all(term("_routing", h), term("chunk", m.Chunk)))
+	}
+	clauses = append(clauses, map[string]any{"ids": map[string]any{"values": ids}})
+	states := map[string]*stateSource{}
+	type place struct {
+		hash    string
+		version uint64
+		chunk   string
+	}
+	chunks := map[place]*chunkSource{}
+	for size := min(window, len(ids)+4*len(matches)); ; size = window {
+		all, err := x.search(ctx, path(x.target), map[string]any{"query": some(clauses...), "size": size, "_source": true, "sort": []string{"_doc"}})
+		if err != nil {
+			return false, err
+		}
+		if len(all) == size && size < window {
+			continue
+		}
+		for _, f := range all {
+			if !strings.Contains(f.ID, ".") {
+				s := &stateSource{}
+				if err := json.Unmarshal(f.Source, s); err != nil {
+					return false, err
+				}
+				states[f.ID] = s
+				continue
+			}
+			h, version, err := parseID(f.ID)
+			if err != nil {
+				return false, err
+			}
+			ch := &chunkSource{}
+			if err := json.Unmarshal(f.Source, ch); err != nil {
+				return false, err
+			}
+			chunks[place{h, version, ch.Chunk}] = ch
+		}
+		break
+	}
+	var replaced []int
+	for i, m := range matches {
+		h := hash(m.Document)
+		s := states[h]
+		if s == nil || s.Deleted || s.Chunks == 0 {
+			hits[i] = nil
+			continue
+		}
+		if ch := chunks[place{h, s.Version, m.Chunk}]; ch != nil {
+			hits[i] = hit(s, ch, m.Score)
+			continue
+		}
+		replaced = append(replaced, i)
+	}
+	if len(replaced) == 0 {
+		return true, nil
+	}
+	return x.standing(ctx, matches, hits, replaced, states)
+}
+
+// standing reads, for matches whose chunk was replaced, the chunk that stands
+// at its place now: the last that starts at or before it, or the first.
+func (x *Index) standing(ctx context.Context, matches []leat.Match, hits []*leat.Hit, replaced []int, states map[string]*stateSource) (bool, error) {
+	var body bytes.Buffer
+	e := json.NewEncoder(&body)
+	for _, i := range replaced {
+		m, h := matches[i], hash(matches[i].Document)
+		for bound, order := range map[string]string{"lte": "desc"} {
+			_ = e.Encode(map[string]any{"allow_partial_search_results": false, "routing": h})
+			_ = e.Encode(map[string]any{"size": 1, "sort": []any{map[string]any{"start": order}}, "track_total_hits": false,
+				"query": all(term("_routing", h), term("version", states[h].Version),
+					map[string]any{"range": map[string]any{"start": map[string]any{bound: m.Start}}})})
+		}
+		_ = e.Encode(map[string]any{"allow_partial_search_results": false, "routing": h})
+		_ = e.Encode(map[string]any{"size": 1, "sort": []any{map[string]any{"start": "asc"}}, "track_total_hits": false,
+			"query": all(term("_routing", h), term("version", states[h].Version), map[string]any{"exists": map[string]any{"field": "start"}})})
+	}
+	var answer struct {
+		Responses []struct {
+			Hits  struct{ Hits []found }
+			Error struct{ Type, Reason string }
+		}
+	}
+	if err := x.call(ctx, http.MethodPost, path(x.target, "_msearch"), body.Bytes(), &answer); err != nil {
+		return false, err
+	}
+	if len(answer.Responses) != 2*len(replaced) {
+		return false, fmt.Errorf("%d answers to %d searches", len(answer.Responses), 2*len(replaced))
+	}
+	for n, i := range replaced {
+		found := false
+		for _, r := range answer.Responses[2*n : 2*n+2] {
+			if r.Error.Type != "" {
+				return false, x.explain(&refusal{http.StatusServiceUnavailable, r.Error.Type, r.Error.Reason})
+			}
+			if len(r.Hits.Hits) == 0 || found {
+				continue
+			}
+			found = true
+			ch := &chunkSource{}
+			if err := json.Unmarshal(r.Hits.Hits[0].Source, ch); err != nil {
+				return false, err
+			}
+			hits[i] = hit(states[hash(matches[i].Document)], ch, matches[i].Score)
+		}
+		if !found { // the version is gone since
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func hit(s *stateSource, ch *chunkSource, score float64) *leat.Hit {
+	h := &leat.Hit{Document: decodeID(s.Document), Version: s.Version, Chunk: ch.Chunk, Score: score, Title: s.State.Title, Text: ch.Text,
+		Location: leat.Location{Page: ch.Place.Page, Heading: ch.Heading, Start: ch.Start, End: ch.Place.End}}
+	// Both are there in a result, if empty: [] and {}.
+	if h.Location.Heading == nil {
+		h.Location.Heading = []string{}
+	}
+	h.Metadata = map[string]any{}
+	if s.State.Metadata != "" {
+		d := json.NewDecoder(strings.NewReader(s.State.Metadata))
+		d.UseNumber() // numbers past 1<<53 keep their digits
+		_ = d.Decode(&h.Metadata)
+	}
+	return h
+}
