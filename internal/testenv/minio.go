@@ -65,7 +65,6 @@ func MinIO(t testing.TB, opts ...Option) *ObjectStore {
 		Creds:     credentials.NewStaticV4(s.AccessKey, s.SecretKey, ""),
 		Secure:    s.secure,
 		Transport: s.transport,
-		Region:    "us-east-1",
 	})
 	if err != nil {
 		t.Fatal(err)

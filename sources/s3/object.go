@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -101,53 +102,85 @@ func mediaType(contentType string) string {
 	return contentType
 }
 
+// segment is how many bytes of an object one request gets. A server may keep an
+// object from being overwritten while someone reads it, and a reader may have to
+// wait long for those after it: so no request outlasts the reading of a segment
+// into memory.
+const segment = 4 << 20
+
 // Open implements [leat.Opener]. An object that may not be read is a permanent
 // error (I5); that the bucket cannot be is a passing one.
 func (s *Source) Open(ctx context.Context, ref leat.Ref) (io.ReadCloser, error) {
-	r := &reader{source: s, ctx: ctx, ref: ref}
-	if err := r.open(); err != nil {
+	r := &reader{source: s, ctx: ctx, ref: ref, size: ref.Size}
+	if err := r.fetch(); err != nil {
 		return nil, err
 	}
 	return r, nil
 }
 
-// reader reads an object as it was when it was opened, or fails.
+// reader reads an object as long as it is the one of the reference, or fails.
 type reader struct {
-	source  *Source
-	ctx     context.Context
-	ref     leat.Ref
-	body    io.ReadCloser
-	version string // "" where the bucket has none
-	size    int64
-	at      int64 // bytes read
-	resumed int64 // where the body was opened
+	source *Source
+	ctx    context.Context
+	ref    leat.Ref
+	size   int64
+	at     int64  // bytes that were fetched
+	block  []byte // memory of a segment
+	unread []byte // of block
 }
 
-// open gets the rest of the object.
-func (r *reader) open() error {
+func (r *reader) Close() error { return nil }
+
+func (r *reader) Read(p []byte) (int, error) {
+	if len(r.unread) == 0 {
+		if r.at == r.size {
+			return 0, io.EOF
+		}
+		if err := r.fetch(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, r.unread)
+	r.unread = r.unread[n:]
+	return n, nil
+}
+
+// fetch gets the next segment, or what of it came before the connection broke.
+func (r *reader) fetch() error {
 	var opts minio.GetObjectOptions
 	if err := opts.SetMatchETag(r.ref.Tag); err != nil {
 		return r.fail(leat.ErrChanged) // no object is without a tag
 	}
-	if r.at > 0 {
-		opts.VersionID = r.version
-		if err := opts.SetRange(r.at, 0); err != nil {
+	if r.at > 0 || r.size > segment {
+		if err := opts.SetRange(r.at, min(r.at+segment, r.size)-1); err != nil {
 			return r.fail(err)
 		}
 	}
 	core := minio.Core{Client: r.source.client}
-	body, info, _, err := core.GetObject(r.ctx, r.source.cfg.Bucket, r.ref.Name, opts)
+	body, info, header, err := core.GetObject(r.ctx, r.source.cfg.Bucket, r.ref.Name, opts)
 	if err != nil {
-		return r.source.refused(r.ctx, r.ref, err)
+		return r.refused(err)
 	}
+	defer body.Close()
 	if info.ETag != r.ref.Tag {
-		body.Close()
 		return r.fail(leat.ErrChanged)
 	}
 	if r.at == 0 {
-		r.version, r.size = info.VersionID, info.Size
+		r.size = info.Size // of the answer
+		if _, total, ok := strings.Cut(header.Get("Content-Range"), "/"); ok {
+			if r.size, err = strconv.ParseInt(total, 10, 64); err != nil {
+				return r.fail(err)
+			}
+		}
 	}
-	r.body, r.resumed = body, r.at
+	if r.block == nil {
+		r.block = make([]byte, min(r.size, segment))
+	}
+	n, err := io.ReadFull(body, r.block[:min(r.size-r.at, segment)])
+	r.unread, r.at = r.block[:n], r.at+int64(n)
+	if err != nil && n == 0 {
+		return r.source.explain("read an object", err)
+	}
 	return nil
 }
 
@@ -156,40 +189,21 @@ func (r *reader) fail(err error) error {
 }
 
 // refused says what an error of a GET means.
-func (s *Source) refused(ctx context.Context, ref leat.Ref, err error) error {
-	fail := func(err error) error { return fmt.Errorf("s3 %s: open %q: %w", s.name, ref.Name, err) }
+func (r *reader) refused(err error) error {
 	switch {
 	case status(err) == http.StatusPreconditionFailed:
-		return fail(leat.ErrChanged)
+		return r.fail(leat.ErrChanged)
 	case absent(err):
-		return fail(leat.ErrNotFound)
+		return r.fail(leat.ErrNotFound)
 	case ofObject(err):
-		if err := s.probe(ctx); err != nil {
+		if err := r.source.probe(r.ctx); err != nil {
 			return err
 		}
-		return leat.Hint(leat.Permanent(fail(err)), "%s", s.refusedHint(ref.Name))
+		return leat.Hint(leat.Permanent(r.fail(err)), "%s", r.source.refusedHint(r.ref.Name))
 	}
-	return s.explain("open an object", err)
+	return r.source.explain("open an object", err)
 }
 
 func (s *Source) refusedHint(key string) string {
 	return fmt.Sprintf("let the access key %s read the object %s, restore it if it is archived, or exclude it, then `leat dlq retry`", s.cfg.AccessKey, key)
-}
-
-func (r *reader) Close() error { return r.body.Close() }
-
-// Read goes on where a connection broke, as long as each one brings something.
-func (r *reader) Read(p []byte) (int, error) {
-	n, err := r.body.Read(p)
-	r.at += int64(n)
-	switch {
-	case err == nil || err == io.EOF && r.at == r.size:
-		return n, err
-	case r.ctx.Err() != nil:
-		return n, r.ctx.Err()
-	case r.at == r.resumed:
-		return n, r.source.explain("read an object", err)
-	}
-	r.body.Close()
-	return n, r.open()
 }
