@@ -22,6 +22,7 @@ import (
 	"leat/internal/stage"
 	"leat/sources/folder"
 	"leat/sources/mysql"
+	"leat/sources/s3"
 )
 
 // generation is the live one; re-indexing will make more.
@@ -182,6 +183,8 @@ func (a *App) source(cfg config.Source) (source, error) {
 		s.Source, err = mysql.New(cfg.Name, *cfg.MySQL, a.log)
 	case cfg.Folder != nil:
 		s.Source, err = folder.New(cfg.Name, *cfg.Folder, a.log)
+	case cfg.S3 != nil:
+		s.Source, err = s3.New(cfg.Name, *cfg.S3, a.log)
 	}
 	if err != nil {
 		return s, fmt.Errorf("source %s: %w", s.name, err)

@@ -85,6 +85,7 @@ func TestShipped(t *testing.T) {
 // bare # and are no prose, which has one space behind it.
 func TestShippedExamples(t *testing.T) {
 	t.Setenv("LEAT_MYSQL_PASSWORD", "secret")
+	t.Setenv("LEAT_S3_SECRET_KEY", "secret of S3")
 	text, err := os.ReadFile(shipped)
 	if err != nil {
 		t.Fatal(err)
@@ -101,7 +102,8 @@ func TestShippedExamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(p.Sources) != 2 || p.Sources[1].Kind() != "mysql" || p.Sources[1].MySQL.Password.Reveal() != "secret" {
+	if len(p.Sources) != 3 || p.Sources[1].Kind() != "mysql" || p.Sources[1].MySQL.Password.Reveal() != "secret" ||
+		p.Sources[2].Kind() != "s3" || p.Sources[2].S3.SecretKey.Reveal() != "secret of S3" {
 		t.Errorf("sources %+v", p.Sources)
 	}
 	if p.Kafka == nil || len(p.Kafka.Brokers) != 1 {

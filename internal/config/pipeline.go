@@ -16,6 +16,7 @@ import (
 	"leat/sinks/sqlite"
 	"leat/sources/folder"
 	"leat/sources/mysql"
+	"leat/sources/s3"
 )
 
 // DefaultFile is read where no other is named.
@@ -42,12 +43,16 @@ type Source struct {
 	Name   string         `yaml:"name"` // part of its documents' ids
 	MySQL  *mysql.Config  `yaml:"mysql" config:"kind"`
 	Folder *folder.Config `yaml:"folder" config:"kind"`
+	S3     *s3.Config     `yaml:"s3" config:"kind"`
 }
 
 // Kind is the key of the source's kind, such as "mysql".
 func (s Source) Kind() string {
-	if s.MySQL != nil {
+	switch {
+	case s.MySQL != nil:
 		return "mysql"
+	case s.S3 != nil:
+		return "s3"
 	}
 	return "folder"
 }
@@ -86,7 +91,7 @@ func (p *Pipeline) Validate() error {
 		bad("data_dir", "leave it out for leat-data beside the file", "is empty")
 	}
 	if len(p.Sources) == 0 {
-		bad("sources", "add one: a mysql or a folder", "is required")
+		bad("sources", "add one: a mysql, an s3 or a folder", "is required")
 	}
 	first := map[string]int{}
 	for i, s := range p.Sources {
