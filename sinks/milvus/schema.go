@@ -1,0 +1,257 @@
+package milvus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+
+	"github.com/milvus-io/milvus/client/v2/entity"
+	"github.com/milvus-io/milvus/client/v2/index"
+	"github.com/milvus-io/milvus/client/v2/milvusclient"
+	"github.com/milvus-io/milvus/pkg/v2/util/merr"
+	"golang.org/x/sync/errgroup"
+
+	"leat"
+)
+
+// format of the collections. Raise it with any change of their fields: there
+// are no migrations, the index is rebuilt from its sources.
+const format = 1
+
+// Fields of both collections, and the vector's. See chunkRow and state for the others.
+const (
+	keyField    = "id"
+	hashField   = "hash"
+	vectorField = "vector"
+)
+
+// The graph of the vector index, and how far a search looks in it for k
+// neighbours: 2k rows, but at least minEF.
+const (
+	graphDegree = 16
+	graphEF     = 200
+	minEF       = 128
+	maxEF       = 32768 // the server's limit
+	maxTopK     = 16384 // the server's limit on the rows of one answer
+)
+
+// description is kept with the collections as their description.
+type description struct {
+	Format int        `json:"leat"`
+	Model  leat.Model `json:"model"`
+}
+
+// names of the collections of an index. Milvus takes letters, digits and
+// underscores, a letter or underscore first.
+type names struct{ alias, chunks, documents string }
+
+func collectionNames(name string, generation int) names {
+	alias := strings.ReplaceAll(name, "-", "_")
+	if alias != "" && alias[0] >= '0' && alias[0] <= '9' {
+		alias = "_" + alias
+	}
+	return names{alias, fmt.Sprintf("%s_g%d", alias, generation), fmt.Sprintf("%s_g%d_documents", alias, generation)}
+}
+
+func text(name string, most int) *entity.Field {
+	return entity.NewField().WithName(name).WithDataType(entity.FieldTypeVarChar).WithMaxLength(int64(most))
+}
+
+func number(name string) *entity.Field {
+	return entity.NewField().WithName(name).WithDataType(entity.FieldTypeInt64)
+}
+
+func vectors(dimension int) *entity.Field {
+	return entity.NewField().WithName(vectorField).WithDataType(entity.FieldTypeFloatVector).WithDim(int64(dimension))
+}
+
+// schema of a collection with the fields that chunkColumns and stateColumns fill.
+func (x *Index) schema(collection string) *entity.Schema {
+	s := entity.NewSchema().WithName(collection)
+	if collection == x.names.chunks {
+		s.WithField(text(keyField, maxChunkKey).WithIsPrimaryKey(true))
+		for _, f := range []*entity.Field{
+			number(hashField), text("document", maxVarChar), number("version"), number("ordinal"), text("chunk", maxChunkID),
+			number("start"), number("end"), number("tokens"), number("page"), text("heading", maxVarChar), vectors(x.model.Dimension),
+		} {
+			s.WithField(f)
+		}
+		return s
+	}
+	s.WithField(text(keyField, maxVarChar).WithIsPrimaryKey(true))
+	for _, f := range []*entity.Field{
+		number(hashField), number("version"), entity.NewField().WithName("deleted").WithDataType(entity.FieldTypeBool),
+		text("tag", maxVarChar), text("title", maxVarChar), number("chunks"), number("applied"),
+		vectors(2), // a collection must have one
+	} {
+		s.WithField(f)
+	}
+	return s
+}
+
+// prepare makes the collections with their indexes where they are missing,
+// each step also where an earlier try got no further, and has them loaded. The
+// alias comes last: who finds it finds all. It fails with leat.ErrMismatch,
+// before anything is changed, where they hold vectors of another model.
+func (x *Index) prepare(ctx context.Context) error {
+	both := []string{x.names.documents, x.names.chunks}
+	for _, name := range both {
+		if _, err := x.describe(ctx, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	for _, name := range both {
+		g.Go(func() error { return x.prepareCollection(gctx, name) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	_, err := x.resolve(ctx, x.names.alias)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err // it may point at another generation, and then stays there
+	}
+	return x.db.call(ctx, "create alias "+x.names.alias, func(ctx context.Context) error {
+		err := x.db.client.CreateAlias(ctx, milvusclient.NewCreateAliasOption(x.names.chunks, x.names.alias))
+		if err != nil {
+			if _, there := x.resolve(ctx, x.names.alias); there == nil {
+				return nil // another process was faster
+			}
+		}
+		return err
+	})
+}
+
+func (x *Index) prepareCollection(ctx context.Context, name string) error {
+	_, err := x.describe(ctx, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		about, merr := json.Marshal(description{Format: format, Model: x.model})
+		if merr != nil {
+			return merr
+		}
+		schema := x.schema(name).WithDescription(string(about))
+		err = x.db.call(ctx, "create collection "+name, func(ctx context.Context) error {
+			// One shard: the states of a batch are then written at once.
+			err := x.db.client.CreateCollection(ctx, milvusclient.NewCreateCollectionOption(name, schema).
+				WithShardNum(1).WithConsistencyLevel(entity.ClStrong))
+			if err != nil {
+				if _, there := x.describe(ctx, name); there == nil {
+					return nil // another process was faster
+				}
+			}
+			return err
+		})
+		if err == nil {
+			_, err = x.describe(ctx, name)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	indexes := map[string]index.Index{vectorField: index.NewFlatIndex(entity.L2), hashField: index.NewSortedIndex()}
+	if name == x.names.chunks {
+		indexes[vectorField] = index.NewHNSWIndex(entity.COSINE, graphDegree, graphEF)
+	}
+	for field, kind := range indexes {
+		err := x.db.call(ctx, "create index of "+name, func(ctx context.Context) error {
+			task, err := x.db.client.CreateIndex(ctx, milvusclient.NewCreateIndexOption(name, field, kind))
+			if err != nil {
+				return err
+			}
+			return task.Await(ctx)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return x.db.call(ctx, "load "+name, func(ctx context.Context) error {
+		state, err := x.db.client.GetLoadState(ctx, milvusclient.NewGetLoadStateOption(name))
+		if err != nil || state.State == entity.LoadStateLoaded {
+			return err
+		}
+		task, err := x.db.client.LoadCollection(ctx, milvusclient.NewLoadCollectionOption(name))
+		if err != nil {
+			return err
+		}
+		return task.Await(ctx)
+	})
+}
+
+// describe compares what is there with what is configured; a reader takes the
+// model that is there. It fails with fs.ErrNotExist where nothing is there.
+func (x *Index) describe(ctx context.Context, name string) (d description, err error) {
+	var c *entity.Collection
+	err = x.db.call(ctx, "describe collection "+name, func(ctx context.Context) (err error) {
+		c, err = x.db.client.DescribeCollection(ctx, milvusclient.NewDescribeCollectionOption(name))
+		return err
+	})
+	if errors.Is(err, merr.ErrCollectionNotFound) {
+		return d, fmt.Errorf("%s: collection %s: %w", x.db.at, name, fs.ErrNotExist)
+	}
+	if err != nil {
+		return d, err
+	}
+	if json.Unmarshal([]byte(c.Schema.Description), &d) != nil || d.Format != format {
+		return d, leat.Hint(fmt.Errorf("%s: collection %s has not the format %d of this program: %w", x.db.at, name, format, leat.ErrMismatch),
+			"use the leat that wrote it, or drop it and run `leat reindex` to build it again")
+	}
+	if x.model == (leat.Model{}) {
+		x.model = d.Model
+	}
+	dimension := d.Model.Dimension
+	for _, f := range c.Schema.Fields {
+		if f.Name == vectorField && name == x.names.chunks {
+			dimension, _ = strconv.Atoi(f.TypeParams[entity.TypeParamDim])
+		}
+	}
+	if d.Model.Name != x.model.Name || dimension != x.model.Dimension {
+		return d, leat.Hint(fmt.Errorf("%s: collection %s holds vectors of %s (%d dimensions), not of %s (%d): %w",
+			x.db.at, name, d.Model.Name, dimension, x.model.Name, x.model.Dimension, leat.ErrMismatch),
+			"run `leat reindex` to embed everything with the new model, or configure %s again", d.Model.Name)
+	}
+	return d, x.checkMetric(ctx, name)
+}
+
+// checkMetric compares the vector index, once there is one.
+func (x *Index) checkMetric(ctx context.Context, name string) error {
+	if name != x.names.chunks {
+		return nil
+	}
+	return x.db.call(ctx, "describe index of "+name, func(ctx context.Context) error {
+		d, err := x.db.client.DescribeIndex(ctx, milvusclient.NewDescribeIndexOption(name, vectorField))
+		if errors.Is(err, merr.ErrIndexNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if metric := d.Params()[index.MetricTypeKey]; metric != string(entity.COSINE) {
+			return leat.Hint(fmt.Errorf("its metric is %s, not %s: %w", metric, entity.COSINE, leat.ErrMismatch),
+				"drop the index of field %s of collection %s: leat makes it anew", vectorField, name)
+		}
+		return nil
+	})
+}
+
+// resolve returns the collection that an alias points at, fs.ErrNotExist
+// where there is none. It asks the coordinator: after an alias has moved,
+// searches through it may go to the former collection for long, so leat itself
+// reads by the collections' names.
+func (x *Index) resolve(ctx context.Context, alias string) (collection string, err error) {
+	err = x.db.call(ctx, "describe alias "+alias, func(ctx context.Context) error {
+		a, err := x.db.client.DescribeAlias(ctx, milvusclient.NewDescribeAliasOption(alias))
+		if errors.Is(err, merr.ErrAliasNotFound) {
+			return fmt.Errorf("no index %s: %w", alias, fs.ErrNotExist)
+		}
+		if err != nil {
+			return err
+		}
+		collection = a.CollectionName
+		return nil
+	})
+	return collection, err
+}
