@@ -42,7 +42,7 @@ DIR=$(field Dir)
 say "downloading what it needs"
 (cd "$DIR" && go mod download) 9>&- || die "download failed (see above)"
 say "compiling: up to 15 minutes where nothing of it is in Go's build cache"
-(while sleep 30; do say "compiling, $((SECONDS - STARTED)) s"; done) 9>&- &
+(while sleep 30 >/dev/null 2>&1; do say "compiling, $((SECONDS - STARTED)) s"; done) 9>&- &
 PULSE=$!
 TIME=${RELEASE%T*}T$(tr - : <<<"${RELEASE#*T}")
 (cd "$DIR" && go build -trimpath -tags kqueue -o "$NEW/minio" \

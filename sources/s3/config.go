@@ -94,8 +94,9 @@ func (c Config) selection() listing.Selection {
 	return listing.Selection{Include: c.Include, Exclude: c.Exclude}
 }
 
-// selects reports whether an object is a document as far as its key tells.
+// selects reports whether an object is a document as far as its key tells. One
+// that ends with a slash stands for a folder, as consoles make them.
 func (c Config) selects(key string) bool {
 	folder := c.Prefix[:strings.LastIndexByte(c.Prefix, '/')+1]
-	return strings.HasPrefix(key, c.Prefix) && c.selection().Selects(key[len(folder):])
+	return strings.HasPrefix(key, c.Prefix) && !strings.HasSuffix(key, "/") && c.selection().Selects(key[len(folder):])
 }

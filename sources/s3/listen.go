@@ -48,7 +48,7 @@ func (s *Source) listen(ctx context.Context, connected func(), hint func(key str
 }
 
 func (s *Source) stream(ctx context.Context, connected func(), hint func(key string, at time.Time), alive func()) error {
-	u, err := s.client.Presign(ctx, http.MethodGet, s.cfg.Bucket, "", time.Minute, url.Values{
+	u, err := s.client.Presign(ctx, http.MethodGet, s.cfg.Bucket, "", time.Hour, url.Values{
 		"events": {"s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:LifecycleDelMarkerExpiration:Delete"},
 		"prefix": {s.cfg.Prefix},
 		"suffix": {""},
@@ -72,6 +72,8 @@ func (s *Source) stream(ctx context.Context, connected func(), hint func(key str
 	if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); t != "text/event-stream" {
 		return errNoNotifications
 	}
+	// MinIO escapes keys for webhooks and queues, but not here.
+	exact := resp.Header.Get("Server") == "MinIO"
 	alive()
 	connected()
 	for d := json.NewDecoder(&watched{resp.Body, alive}); ; {
@@ -87,8 +89,9 @@ func (s *Source) stream(ctx context.Context, connected func(), hint func(key str
 			if err != nil {
 				at = time.Now()
 			}
-			for _, key := range keys(r.S3.Object.Key) {
-				hint(key, at)
+			hint(r.S3.Object.Key, at)
+			if plain, ok := unescape(r.S3.Object.Key); ok && !exact {
+				hint(plain, at)
 			}
 		}
 	}
@@ -118,19 +121,15 @@ func (w *watched) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// keys are the objects that a record may speak of. Some servers escape the key
-// as in a query, and a record does not tell whether it was: where it may have
-// been, both are looked at.
-func keys(key string) []string {
-	both := []string{key}
+// unescape is the key that a record speaks of if its key was escaped as in a
+// query, and whether it may have been: the record does not tell, so both are
+// looked at.
+func unescape(key string) (string, bool) {
 	if !strings.ContainsAny(key, "%+") || strings.ContainsFunc(key, neverEscaped) {
-		return both
+		return "", false
 	}
 	plain, err := url.QueryUnescape(key)
-	if err != nil || plain == key || !utf8.ValidString(plain) || strings.TrimSpace(plain) == "" || path.Clean("/"+plain) != "/"+plain {
-		return both
-	}
-	return append(both, plain)
+	return plain, err == nil && plain != key && utf8.ValidString(plain) && strings.TrimSpace(plain) != "" && path.Clean("/"+plain) == "/"+plain
 }
 
 // neverEscaped reports whether a character never stands in an escaped key.

@@ -39,10 +39,6 @@ func (s *Source) key(id string) (string, bool) {
 	return key, err == nil && key != "" && s.id(key) == id
 }
 
-// isFolder reports whether an object only stands for a folder, as consoles
-// make them.
-func isFolder(key string, size int64) bool { return size == 0 && strings.HasSuffix(key, "/") }
-
 // look is what an object is now and when it was modified; nil if it is no
 // document.
 func (s *session) look(ctx context.Context, h listing.Hint) (*leat.Document, time.Time, error) {
@@ -65,8 +61,6 @@ func (s *session) look(ctx context.Context, h listing.Hint) (*leat.Document, tim
 		return s.document(h.Name, denied+minio.ToErrorResponse(err).Code, minio.ObjectInfo{}), time.Time{}, nil
 	case err != nil:
 		return nil, time.Time{}, s.explain("look at an object", err)
-	case isFolder(h.Name, info.Size):
-		return nil, time.Time{}, nil
 	}
 	return s.document(h.Name, info.ETag, info), info.LastModified, nil
 }

@@ -168,7 +168,7 @@ func TestEvents(t *testing.T) {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 	for name, at := range map[string]time.Time{"event": e.Time, "version": time.UnixMilli(int64(e.Version & (1<<43 - 1)))} {
-		if at.Before(began.Add(-time.Second)) || at.After(time.Now().Add(time.Second)) {
+		if at.Before(began.Add(-2*time.Second)) || at.After(time.Now().Add(time.Second)) {
 			t.Errorf("the %s's time is %s", name, at)
 		}
 	}
@@ -241,10 +241,8 @@ func TestFoldersAndEmpty(t *testing.T) {
 	run.Stop()
 	f.once()
 	f.holds(map[string]string{"folder/empty.md": "", "other.md": "o"})
-	for _, e := range f.rec.Events() {
-		if e.ID == "s3:docs/folder/" && e.Document != nil || strings.Contains(e.ID, "hidden") && e.Document != nil {
-			t.Errorf("%+v", e)
-		}
+	if n := len(f.rec.Events()); n != 2 {
+		t.Errorf("%d events for two documents", n)
 	}
 }
 

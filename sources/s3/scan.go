@@ -60,7 +60,7 @@ func (s *session) list(ctx context.Context, found func(key, tag string) error) e
 		if o.Err != nil {
 			return s.explain("list the bucket", o.Err)
 		}
-		if !s.cfg.selects(o.Key) || isFolder(o.Key, o.Size) {
+		if !s.cfg.selects(o.Key) {
 			continue
 		}
 		if done++; done%1000 == 0 {

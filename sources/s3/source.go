@@ -1,5 +1,6 @@
 // Package s3 is a [leat.Source] over a bucket of MinIO or another server that
-// speaks S3: every object in it is a document, its key the document's id.
+// speaks S3: every object in it is a document, its key the document's id. One
+// whose key ends with a slash stands for a folder and is none.
 //
 // A notification is a hint only: it may be lost, come twice or late, or bear a
 // key that is escaped. Whatever hints at an object, an event reports what a HEAD
@@ -142,7 +143,7 @@ func (s *Source) Run(ctx context.Context, ls leat.Session) error {
 // hear gathers hints from notifications.
 func (s *session) hear(ctx context.Context) error {
 	err := s.listen(ctx, func() { close(s.listening) }, func(key string, at time.Time) {
-		if !s.hints.Add(key, at) {
+		if s.cfg.selects(key) && !s.hints.Add(key, at) {
 			s.reconcileSoon()
 		}
 	})
