@@ -85,6 +85,7 @@ func TestShipped(t *testing.T) {
 // bare # and are no prose, which has one space behind it.
 func TestShippedExamples(t *testing.T) {
 	t.Setenv("LEAT_MYSQL_PASSWORD", "secret")
+	t.Setenv("LEAT_KAFKA_PASSWORD", "secret")
 	text, err := os.ReadFile(shipped)
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +94,8 @@ func TestShippedExamples(t *testing.T) {
 	if n := len(example.FindAll(text, -1)); n < 10 {
 		t.Fatalf("%d lines of examples", n)
 	}
-	file := filepath.Join(t.TempDir(), DefaultFile)
+	dir := t.TempDir()
+	file := filepath.Join(dir, DefaultFile)
 	if err := os.WriteFile(file, example.ReplaceAll(text, []byte("$1")), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -104,8 +106,13 @@ func TestShippedExamples(t *testing.T) {
 	if len(p.Sources) != 2 || p.Sources[1].Kind() != "mysql" || p.Sources[1].MySQL.Password.Reveal() != "secret" {
 		t.Errorf("sources %+v", p.Sources)
 	}
-	if p.Kafka == nil || len(p.Kafka.Brokers) != 1 {
-		t.Errorf("kafka %+v", p.Kafka)
+	want := &Kafka{
+		Brokers: []string{"127.0.0.1:9092"}, Replication: 3,
+		TLS:  &TLS{filepath.Join(dir, "kafka-ca.pem"), filepath.Join(dir, "leat.pem"), filepath.Join(dir, "leat.key")},
+		SASL: &SASL{"SCRAM-SHA-512", "leat", "secret"},
+	}
+	if diff := cmp.Diff(want, p.Kafka); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
 	}
 	if p.Embedder.OpenAI == nil || p.Embedder.OpenAI.Dimension != 1024 {
 		t.Errorf("embedder %+v", p.Embedder.OpenAI)
