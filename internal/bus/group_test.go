@@ -61,13 +61,13 @@ func testRebalance(t *testing.T, b *broker) {
 	at := func(share float64) {
 		eventually(t, "records consumed", func() bool { return l.count() > int(share*n) })
 	}
-	first := startConsumer(t, newClient(t, b.addr), topic, l, time.Millisecond)
+	first := startConsumer(t, b.client(t), topic, l, time.Millisecond)
 	at(0.1)
-	second := startConsumer(t, newClient(t, b.addr), topic, l, time.Millisecond)
+	second := startConsumer(t, b.client(t), topic, l, time.Millisecond)
 	at(0.4)
 	first()
 	at(0.6)
-	startConsumer(t, newClient(t, b.addr), topic, l, time.Millisecond)
+	startConsumer(t, b.client(t), topic, l, time.Millisecond)
 	at(0.8)
 	second()
 	if err := <-stopped; err != nil {
@@ -157,7 +157,7 @@ func testLead(t *testing.T, b *broker) {
 	led := map[string]string{} // by whom
 	lead := func(who string) (stop func()) {
 		ctx, cancel := context.WithCancel(t.Context())
-		client := newClient(t, b.addr)
+		client := b.client(t)
 		done := make(chan error, 1)
 		go func() {
 			done <- client.Lead(ctx, group(topic), topic, names, func(ctx context.Context, name string) error {
@@ -291,7 +291,7 @@ func testReadersWithoutGroup(t *testing.T, b *broker) {
 }
 
 func testEnsureTopics(t *testing.T, b *broker) {
-	c := newClient(t, b.addr)
+	c := b.client(t)
 	ctx := t.Context()
 	name := topicOf(t)
 	base := Topic{Name: name, Partitions: 2, Retention: time.Hour, MaxMessageBytes: 2 << 20}

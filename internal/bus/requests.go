@@ -35,15 +35,14 @@ func (c *Client) appendRaw(ctx context.Context, topic string, partition int, bat
 	if err != nil {
 		return err
 	}
-	for _, t := range m.(*produce.Response).Topics {
-		for _, p := range t.Partitions {
-			if p.ErrorCode == 0 {
-				return nil
-			}
-			return kafka.Error(p.ErrorCode)
-		}
+	res := m.(*produce.Response)
+	if len(res.Topics) != 1 || len(res.Topics[0].Partitions) != 1 {
+		return errors.New("the broker did not say what became of the records")
 	}
-	return errors.New("the broker did not say what became of the records")
+	if code := res.Topics[0].Partitions[0].ErrorCode; code != 0 {
+		return kafka.Error(code)
+	}
+	return nil
 }
 
 // newSession asks the cluster for a producer id (KIP-98).

@@ -13,12 +13,16 @@ import (
 )
 
 // broker is what a test of the suite runs against.
-type broker struct{ addr string }
+type broker struct{ client func(t *testing.T) *Client }
+
+func at(addr string) *broker {
+	return &broker{func(t *testing.T) *Client { return newClient(t, addr) }}
+}
 
 // bus makes a topic of the test's own and a client.
 func (b *broker) bus(t *testing.T, topic Topic) (*Client, string) {
 	t.Helper()
-	c := newClient(t, b.addr)
+	c := b.client(t)
 	topic.Name = topicOf(t)
 	if err := c.EnsureTopics(t.Context(), topic); err != nil {
 		t.Fatal(err)
@@ -26,7 +30,7 @@ func (b *broker) bus(t *testing.T, topic Topic) (*Client, string) {
 	return c, topic.Name
 }
 
-func topicOf(t *testing.T) string { return strings.ReplaceAll(t.Name(), "/", ".") }
+func topicOf(t *testing.T) string { return strings.NewReplacer("/", ".", ",", "").Replace(t.Name()) }
 
 func group(topic string) string { return topic + ".group" }
 
@@ -46,7 +50,7 @@ func TestEmbedded(t *testing.T) {
 	for name, test := range suite {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test(t, &broker{addr: startBroker(t, t.TempDir()).Addr()})
+			test(t, at(startBroker(t, t.TempDir()).Addr()))
 		})
 	}
 }
@@ -56,7 +60,7 @@ func TestKafka(t *testing.T) {
 	for name, test := range suite {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test(t, &broker{addr: k.Addr()})
+			test(t, at(k.Addr()))
 		})
 	}
 }
