@@ -90,19 +90,25 @@ const clientPrefix = "leat@"
 // runs it; own says that this process must be the one that does.
 func (a *App) connect(ctx context.Context, own bool) (connection, error) {
 	var conn connection
-	brokers := []string(nil)
-	if a.cfg.Kafka != nil {
-		brokers = a.cfg.Kafka.Brokers
+	var cfg bus.Config
+	var err error
+	if k := a.cfg.Kafka; k != nil {
+		cfg.Brokers = k.Brokers
+		if cfg.TLS, err = k.TLS.Load(); err != nil {
+			return conn, err
+		}
+		if k.SASL != nil {
+			cfg.SASL = &bus.SASL{Mechanism: k.SASL.Mechanism, User: k.SASL.User, Password: k.SASL.Password}
+		}
 	} else {
 		var addr string
-		var err error
 		if conn.embedded, addr, err = a.embeddedBroker(ctx, own); err != nil {
 			return conn, err
 		}
-		brokers = []string{addr}
+		cfg.Brokers = []string{addr}
 	}
-	var err error
-	if conn.Client, err = bus.New(bus.Config{Brokers: brokers, ClientID: clientPrefix + stage.Process()}, a.log); err == nil {
+	cfg.ClientID = clientPrefix + stage.Process()
+	if conn.Client, err = bus.New(cfg, a.log); err == nil {
 		if err = conn.Ping(ctx); err != nil {
 			err = errors.Join(err, conn.Client.Close())
 		}
@@ -164,7 +170,7 @@ const (
 func (a *App) ensureTopics(ctx context.Context, c connection) error {
 	s := bus.TopicSettings{Partitions: embeddedPartitions, Retention: retention, MaxMessageBytes: bus.DefaultMaxMessageBytes}
 	if a.cfg.Kafka != nil {
-		s.Partitions = clusterPartitions
+		s.Partitions, s.Replicas = clusterPartitions, a.cfg.Kafka.Replication
 	}
 	return c.EnsureTopics(ctx, a.topics.Specs(s)...)
 }

@@ -2,14 +2,17 @@ package bus
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/sasl"
 )
 
 // Header of a record.
@@ -50,26 +53,29 @@ func (r *Record) size() int {
 
 // Config of a Client.
 type Config struct {
-	Brokers  []string // host:port each; at least one
-	ClientID string   // shown in broker logs; default "leat"
+	Brokers  []string    // host:port each; at least one
+	ClientID string      // shown in broker logs; default "leat"
+	TLS      *tls.Config // nil: connections are not encrypted
+	SASL     *SASL       // nil: the brokers ask for no password
 }
 
 // Client talks to one Kafka cluster. Safe for concurrent use.
 type Client struct {
 	brokers []string
+	id      string
 	addr    net.Addr
+	tls     *tls.Config
+	sasl    sasl.Mechanism
+	proven  atomic.Bool // a broker has let this client in
 	kafka   *kafka.Client
 	tr      *kafka.Transport
-	dialer  *kafka.Dialer
 	log     *slog.Logger
-
-	mu    sync.Mutex
-	conns map[net.Conn]struct{} // open connections of tr, closed by Close
+	conns   conns // of tr
 }
 
 const (
-	requestTimeout = 30 * time.Second
-	dialTimeout    = 5 * time.Second
+	// requestTimeout is the most a request may take while bytes pass.
+	requestTimeout = 10 * time.Minute
 	metadataTTL    = 2 * time.Second // upper bound of how long a moved partition leader goes unnoticed
 )
 
@@ -81,70 +87,42 @@ func New(cfg Config, log *slog.Logger) (*Client, error) {
 	if cfg.ClientID == "" {
 		cfg.ClientID = "leat"
 	}
-	c := &Client{
-		brokers: cfg.Brokers,
-		addr:    kafka.TCP(cfg.Brokers...),
-		log:     log,
-		conns:   make(map[net.Conn]struct{}),
+	c := &Client{brokers: cfg.Brokers, id: cfg.ClientID, addr: kafka.TCP(cfg.Brokers...), tls: cfg.TLS, log: log}
+	if cfg.SASL != nil {
+		var err error
+		if c.sasl, err = cfg.SASL.mechanism(); err != nil {
+			return nil, fmt.Errorf("bus: %w", err)
+		}
 	}
 	c.tr = &kafka.Transport{
-		Dial:        c.dial,
+		Dial:        c.dialer(&c.conns),
 		DialTimeout: dialTimeout,
 		MetadataTTL: metadataTTL,
 		ClientID:    cfg.ClientID,
 	}
 	c.kafka = &kafka.Client{Addr: c.addr, Timeout: requestTimeout, Transport: c.tr}
-	c.dialer = &kafka.Dialer{ClientID: cfg.ClientID, Timeout: dialTimeout}
 	return c, nil
 }
 
-// Ping tells whether a broker answers.
+// Ping tells whether a broker answers and lets this client in.
 func (c *Client) Ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	_, err := c.kafka.ApiVersions(ctx, &kafka.ApiVersionsRequest{})
-	return c.wrap(err, "asking the brokers at %s for their versions", strings.Join(c.brokers, ","))
+	for attempt := 0; ; attempt++ {
+		_, err := c.kafka.Metadata(ctx, &kafka.MetadataRequest{})
+		// A broker that has just started may take longer for its first answer
+		// than kafka-go waits.
+		if isTimeout(err) && ctx.Err() == nil && pause(ctx, attempt) {
+			continue
+		}
+		return c.wrap(err, "asking the brokers at %s who they are", strings.Join(c.brokers, ","))
+	}
 }
 
 // Close ends every connection. Producers and consumers of the client must
 // have ended before.
 func (c *Client) Close() error {
 	c.tr.CloseIdleConnections()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for conn := range c.conns {
-		conn.Close()
-	}
+	c.conns.close()
 	return nil
-}
-
-// dial keeps track of connections: a fetch that was given up leaves its
-// connection waiting for the broker, and Close has to end that too.
-func (c *Client) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	t := &trackedConn{Conn: conn, client: c}
-	c.mu.Lock()
-	c.conns[t] = struct{}{}
-	c.mu.Unlock()
-	return t, nil
-}
-
-type trackedConn struct {
-	net.Conn
-	client *Client
-	once   sync.Once
-}
-
-func (t *trackedConn) Close() error {
-	t.once.Do(func() {
-		go func() { // Close of the client holds mu while it closes connections
-			t.client.mu.Lock()
-			delete(t.client.conns, t)
-			t.client.mu.Unlock()
-		}()
-	})
-	return t.Conn.Close()
 }

@@ -1,7 +1,6 @@
 package bus
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,8 +15,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/goleak"
-
-	"leat"
 )
 
 func TestMain(m *testing.M) {
@@ -71,11 +68,11 @@ func newProducer(t testing.TB, c *Client, cfg ProducerConfig) *Producer {
 	return p
 }
 
-// numbered makes records from..to-1 of topic "t", spread over keys.
-func numbered(from, to, keys int) []Record {
+// numbered makes records from..to-1 of topic, spread over keys.
+func numbered(topic string, from, to, keys int) []Record {
 	var recs []Record
 	for i := from; i < to; i++ {
-		recs = append(recs, Record{Topic: "t", Key: fmt.Appendf(nil, "k%d", i%keys), Value: fmt.Append(nil, i)})
+		recs = append(recs, Record{Topic: topic, Key: fmt.Appendf(nil, "k%d", i%keys), Value: fmt.Append(nil, i)})
 	}
 	return recs
 }
@@ -148,98 +145,6 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-func TestProduceConsume(t *testing.T) {
-	_, c := newBus(t, Topic{Name: "t", Partitions: 4})
-	p := newProducer(t, c, ProducerConfig{})
-	const n, keys = 10000, 97
-	if err := p.Produce(t.Context(), numbered(0, n, keys)...); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	l := newLedger(keys)
-	largest := 0
-	done := make(chan error, 1)
-	go func() {
-		done <- c.Consume(ctx, ConsumeConfig{Group: "g", Topic: "t", MaxRecords: 300}, func(_ context.Context, batch []Record) error {
-			l.add(batch)
-			l.mu.Lock()
-			largest = max(largest, len(batch))
-			l.mu.Unlock()
-			return nil
-		})
-	}()
-	if err := c.WaitConsumed(ctx, "g", "t"); err != nil {
-		t.Fatal(err)
-	}
-	lags, err := c.Lag(ctx, "g", "t")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, lag := range lags {
-		if lag.Records() != 0 || !lag.Oldest.IsZero() {
-			t.Errorf("lag %+v after everything was consumed", lag)
-		}
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-	l.check(t, n)
-	for i, times := range l.seen {
-		if times != 1 {
-			t.Errorf("%d was handled %d times without any disturbance", i, times)
-		}
-	}
-	if largest > 300 {
-		t.Errorf("a batch of %d, the limit is 300", largest)
-	}
-}
-
-func TestRecordsKeepWhatTheyCarry(t *testing.T) {
-	t.Parallel()
-	_, c := newBus(t, Topic{Name: "t", Partitions: 1, MaxMessageBytes: DefaultMaxMessageBytes})
-	p := newProducer(t, c, ProducerConfig{})
-	when := time.UnixMilli(1700000000123)
-	want := []Record{
-		{Topic: "t", Key: []byte("k"), Value: []byte("v"), Time: when, Headers: []Header{{"a", []byte("1")}, {"a", []byte{}}, {"b", nil}}},
-		{Topic: "t", Key: []byte("k"), Value: nil, Time: when.Add(-time.Hour)},
-		{Topic: "t", Key: []byte("k"), Value: []byte{}, Time: when.Add(time.Hour)},
-		{Topic: "t", Key: []byte("l"), Value: bytes.Repeat([]byte("x"), 3<<20), Time: when}, // larger than a batch
-	}
-	if err := p.Produce(t.Context(), want...); err != nil {
-		t.Fatal(err)
-	}
-	var got []Record
-	if err := c.ReadFrom(t.Context(), "t", 0, 0, func(r Record) error { got = append(got, r); return nil }); err != nil {
-		t.Fatal(err)
-	}
-	if len(got) != len(want) {
-		t.Fatalf("got %d records, want %d", len(got), len(want))
-	}
-	for i, w := range want {
-		g := got[i]
-		if g.Offset != int64(i) || !bytes.Equal(g.Key, w.Key) || !bytes.Equal(g.Value, w.Value) || (g.Value == nil) != (w.Value == nil) || !g.Time.Equal(w.Time) {
-			t.Errorf("record %d: got %d %q %d bytes (null %v) at %v", i, g.Offset, g.Key, len(g.Value), g.Value == nil, g.Time)
-		}
-		if len(g.Headers) != len(w.Headers) {
-			t.Fatalf("record %d: %d headers, want %d", i, len(g.Headers), len(w.Headers))
-		}
-		for j := range w.Headers {
-			if g.Headers[j].Key != w.Headers[j].Key || !bytes.Equal(g.Headers[j].Value, w.Headers[j].Value) {
-				t.Errorf("record %d: header %d is %q, want %q", i, j, g.Headers[j], w.Headers[j])
-			}
-		}
-	}
-	tooBig := Record{Topic: "t", Key: []byte("k"), Value: make([]byte, DefaultMaxMessageBytes)}
-	if err := p.Produce(t.Context(), tooBig); !errors.Is(err, leat.ErrTooLarge) || leat.HintOf(err) == "" {
-		t.Errorf("a record past the limit: got %v", err)
-	}
-	if err := p.Produce(t.Context(), Record{Topic: "absent"}); !errors.Is(err, leat.ErrNotFound) || leat.HintOf(err) == "" {
-		t.Errorf("a topic that does not exist: got %v", err)
-	}
-}
-
 // flaky is a connection that loses answers: the request was carried out.
 type flaky struct {
 	net.Conn
@@ -268,7 +173,7 @@ func TestOrderUnderRetries(t *testing.T) {
 	defer c.Close()
 	var lose, lost, refusals atomic.Int64
 	c.tr.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := c.dial(ctx, network, addr)
+		conn, err := c.dialer(&c.conns)(ctx, network, addr)
 		return flaky{conn, &lose, &lost}, err
 	}
 	if err := c.EnsureTopics(t.Context(), Topic{Name: "t", Partitions: 2}); err != nil {
@@ -298,7 +203,7 @@ func TestOrderUnderRetries(t *testing.T) {
 	const n, keys, call = 5000, 23, 10
 	var order []int
 	for i := 0; i < n; i += call {
-		if err := p.Enqueue(t.Context(), numbered(i, i+call, keys), func(err error) {
+		if err := p.Enqueue(t.Context(), numbered("t", i, i+call, keys), func(err error) {
 			if err != nil {
 				t.Error(err)
 			}
@@ -313,7 +218,7 @@ func TestOrderUnderRetries(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	last := make(chan error, 1)
-	if err := p.Enqueue(ctx, numbered(n, n+1, keys), func(err error) { last <- err }); err != nil {
+	if err := p.Enqueue(ctx, numbered("t", n, n+1, keys), func(err error) { last <- err }); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-last; err != nil {
@@ -384,7 +289,7 @@ func TestBackPressure(t *testing.T) {
 		}
 	}
 	// A call larger than the buffer goes through by itself.
-	if err := p.Produce(t.Context(), numbered(0, 10000, 7)...); err != nil {
+	if err := p.Produce(t.Context(), numbered("t", 0, 10000, 7)...); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -394,13 +299,13 @@ func TestBackPressure(t *testing.T) {
 func TestClosedProducer(t *testing.T) {
 	e, c := newBus(t, Topic{Name: "t", Partitions: 1})
 	p := newProducer(t, c, ProducerConfig{})
-	if err := p.Produce(t.Context(), numbered(0, 10, 3)...); err != nil {
+	if err := p.Produce(t.Context(), numbered("t", 0, 10, 3)...); err != nil {
 		t.Fatal(err)
 	}
 	e.Close()
 	var failed atomic.Int64
 	for i := range 20 {
-		if err := p.Enqueue(t.Context(), numbered(i, i+1, 3), func(err error) {
+		if err := p.Enqueue(t.Context(), numbered("t", i, i+1, 3), func(err error) {
 			if err != nil {
 				failed.Add(1)
 			}
@@ -412,7 +317,7 @@ func TestClosedProducer(t *testing.T) {
 	if failed.Load() != 20 {
 		t.Errorf("%d of 20 failed", failed.Load())
 	}
-	if err := p.Produce(t.Context(), numbered(0, 1, 1)...); err == nil {
+	if err := p.Produce(t.Context(), numbered("t", 0, 1, 1)...); err == nil {
 		t.Error("a closed producer takes records")
 	}
 }

@@ -153,14 +153,14 @@ func TestRetention(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := newProducer(t, c, ProducerConfig{})
-	old := numbered(0, 10, 3)
+	old := numbered("t", 0, 10, 3)
 	for i := range old {
 		old[i].Time = time.Now().Add(-2 * time.Hour)
 	}
 	if err := p.Produce(t.Context(), old...); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Produce(t.Context(), numbered(10, 20, 3)...); err != nil {
+	if err := p.Produce(t.Context(), numbered("t", 10, 20, 3)...); err != nil {
 		t.Fatal(err)
 	}
 	if err := e.tidy(testLog(t)); err != nil {
@@ -253,7 +253,7 @@ func TestTornEnd(t *testing.T) {
 				t.Fatal(err)
 			}
 			p := newProducer(t, c, ProducerConfig{})
-			if err := p.Produce(t.Context(), numbered(0, 10, 3)...); err != nil {
+			if err := p.Produce(t.Context(), numbered("t", 0, 10, 3)...); err != nil {
 				t.Fatal(err)
 			}
 			e.Close()
@@ -266,7 +266,7 @@ func TestTornEnd(t *testing.T) {
 				t.Fatal(err)
 			}
 			startBroker(t, dir)
-			if err := p.Produce(t.Context(), numbered(10, 20, 3)...); err != nil {
+			if err := p.Produce(t.Context(), numbered("t", 10, 20, 3)...); err != nil {
 				t.Fatal(err)
 			}
 			var got []string

@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
@@ -42,14 +43,14 @@ func (c *Client) Consume(ctx context.Context, cfg ConsumeConfig, handle func(ctx
 	if cfg.MaxBytes <= 0 {
 		cfg.MaxBytes = defaultFetchBytes
 	}
-	return c.member(ctx, cfg.Group, cfg.Topic, func(ctx context.Context, gen *kafka.Generation) error {
+	return c.member(ctx, cfg.Group, cfg.Topic, func(ctx context.Context, gen *generation) error {
 		m := &marks{offsets: map[int]int64{}, wake: make(chan struct{}, 1)}
 		g, work := errgroup.WithContext(ctx)
-		for _, a := range gen.Assignments[cfg.Topic] {
-			m.offsets[a.ID] = max(a.Offset, 0)
+		for partition, offset := range gen.offsets {
+			m.offsets[partition] = max(offset, 0)
 			p := &partitionConsumer{
 				client: c, cfg: cfg, handle: handle, marks: m,
-				fetcher: fetcher{client: c, topic: cfg.Topic, partition: a.ID, offset: a.Offset},
+				fetcher: fetcher{client: c, topic: cfg.Topic, partition: partition, offset: offset},
 			}
 			g.Go(func() error { return p.run(work) })
 		}
@@ -57,7 +58,7 @@ func (c *Client) Consume(ctx context.Context, cfg ConsumeConfig, handle func(ctx
 		done := make(chan struct{})
 		go func() {
 			defer close(committed)
-			m.commit(c, gen, cfg.Topic, done)
+			m.commit(gen, done)
 		}()
 		err := g.Wait()
 		close(done)
@@ -207,6 +208,10 @@ func (m *marks) done(partition int, next int64) {
 	m.offsets[partition] = next
 	m.dirty = true
 	m.mu.Unlock()
+	m.notify()
+}
+
+func (m *marks) notify() {
 	select {
 	case m.wake <- struct{}{}:
 	default:
@@ -222,7 +227,7 @@ func (m *marks) behind(partition int, next int64) bool {
 
 // commit commits the marks as they move, the first at once and then no more
 // often than commitEvery, and a last time when done closes.
-func (m *marks) commit(c *Client, gen *kafka.Generation, topic string, done <-chan struct{}) {
+func (m *marks) commit(gen *generation, done <-chan struct{}) {
 	for {
 		last := false
 		select {
@@ -230,10 +235,11 @@ func (m *marks) commit(c *Client, gen *kafka.Generation, topic string, done <-ch
 		case <-done:
 			last = true
 		}
-		if err := m.flush(gen, topic); err != nil {
-			// The generation is over or its coordinator is away: what was not
+		if err := m.flush(gen); err != nil {
+			// The coordinator is away, or the generation is over and what was not
 			// committed comes again.
-			c.log.Debug("offsets not committed", "group", gen.GroupID, "topic", topic, "error", err)
+			gen.log.Debug("offsets not committed", "error", err)
+			m.notify()
 		}
 		if last {
 			return
@@ -245,19 +251,21 @@ func (m *marks) commit(c *Client, gen *kafka.Generation, topic string, done <-ch
 	}
 }
 
-func (m *marks) flush(gen *kafka.Generation, topic string) error {
+// commitTimeout is short, since the end of a generation waits for the last commit.
+const commitTimeout = 3 * time.Second
+
+func (m *marks) flush(gen *generation) error {
 	m.mu.Lock()
 	if !m.dirty {
 		m.mu.Unlock()
 		return nil
 	}
-	offsets := make(map[int]int64, len(m.offsets))
-	for p, o := range m.offsets {
-		offsets[p] = o
-	}
+	offsets := maps.Clone(m.offsets)
 	m.dirty = false
 	m.mu.Unlock()
-	err := gen.CommitOffsets(map[string]map[int]int64{topic: offsets})
+	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
+	defer cancel()
+	err := gen.commit(ctx, offsets)
 	if err != nil {
 		m.mu.Lock()
 		m.dirty = true

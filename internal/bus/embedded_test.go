@@ -61,7 +61,7 @@ func child(dir string) {
 	}()
 	p := c.NewProducer(ProducerConfig{})
 	for i := first; ; i += 5 {
-		fail(p.Enqueue(ctx, numbered(i, i+5, childKeys), func(err error) {
+		fail(p.Enqueue(ctx, numbered("t", i, i+5, childKeys), func(err error) {
 			fail(err)
 			fmt.Println("acked", i+5)
 		}))

@@ -56,8 +56,6 @@ type fetchedAt struct {
 }
 
 func (f *fetcher) fetchAt(ctx context.Context, offset int64, maxBytes int, wait time.Duration) (fetchedAt, error) {
-	ctx, cancel := context.WithTimeout(ctx, wait+requestTimeout)
-	defer cancel()
 	res, err := f.client.kafka.Fetch(ctx, &kafka.FetchRequest{
 		Topic: f.topic, Partition: f.partition, Offset: offset,
 		MinBytes: 1, MaxBytes: int64(maxBytes), MaxWait: wait,

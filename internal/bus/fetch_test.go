@@ -85,7 +85,7 @@ func TestWhatOtherBrokersStore(t *testing.T) {
 			}
 			for i := range 3 {
 				var items []item
-				for _, r := range numbered(i*10, i*10+10, 3) {
+				for _, r := range numbered("t", i*10, i*10+10, 3) {
 					items = append(items, item{Record: r})
 				}
 				if err := client.appendRaw(t.Context(), "t", 0, appendBatch(nil, items, session, time.Now())); err != nil {
@@ -130,8 +130,8 @@ func TestWhatOtherBrokersStore(t *testing.T) {
 				t.Error(d)
 			}
 			l := newLedger(3)
-			stop := consumer(t, client, l, 0)
-			if err := client.WaitConsumed(t.Context(), "g", "t"); err != nil {
+			stop := startConsumer(t, client, "t", l, 0)
+			if err := client.WaitConsumed(t.Context(), "t.group", "t"); err != nil {
 				t.Fatal(err)
 			}
 			stop()

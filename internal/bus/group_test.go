@@ -12,12 +12,12 @@ import (
 	"leat"
 )
 
-// consumer runs Consume until stop.
-func consumer(t *testing.T, c *Client, l *ledger, pause time.Duration) (stop func()) {
+// startConsumer runs Consume until stop.
+func startConsumer(t *testing.T, c *Client, topic string, l *ledger, pause time.Duration) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- c.Consume(ctx, ConsumeConfig{Group: "g", Topic: "t", MaxRecords: 50}, func(ctx context.Context, batch []Record) error {
+		done <- c.Consume(ctx, ConsumeConfig{Group: group(topic), Topic: topic, MaxRecords: 50}, func(ctx context.Context, batch []Record) error {
 			l.add(batch)
 			select {
 			case <-time.After(pause):
@@ -40,18 +40,17 @@ func consumer(t *testing.T, c *Client, l *ledger, pause time.Duration) (stop fun
 	return stop
 }
 
-// TestRebalance (I1, I3): members join and leave while records flow; none is
+// testRebalance (I1, I3): members join and leave while records flow; none is
 // lost and no key's order broken.
-func TestRebalance(t *testing.T) {
-	t.Parallel()
-	e, c := newBus(t, Topic{Name: "t", Partitions: 4})
+func testRebalance(t *testing.T, b *broker) {
+	c, topic := b.bus(t, Topic{Partitions: 4})
 	p := newProducer(t, c, ProducerConfig{})
 	const n, keys = 20000, 101
 	l := newLedger(keys)
 	stopped := make(chan error, 1)
 	go func() {
 		for i := 0; i < n; i += 100 {
-			if err := p.Produce(t.Context(), numbered(i, i+100, keys)...); err != nil {
+			if err := p.Produce(t.Context(), numbered(topic, i, i+100, keys)...); err != nil {
 				stopped <- err
 				return
 			}
@@ -62,13 +61,13 @@ func TestRebalance(t *testing.T) {
 	at := func(share float64) {
 		eventually(t, "records consumed", func() bool { return l.count() > int(share*n) })
 	}
-	first := consumer(t, newClient(t, e.Addr()), l, time.Millisecond)
+	first := startConsumer(t, b.client(t), topic, l, time.Millisecond)
 	at(0.1)
-	second := consumer(t, newClient(t, e.Addr()), l, time.Millisecond)
+	second := startConsumer(t, b.client(t), topic, l, time.Millisecond)
 	at(0.4)
 	first()
 	at(0.6)
-	consumer(t, newClient(t, e.Addr()), l, time.Millisecond)
+	startConsumer(t, b.client(t), topic, l, time.Millisecond)
 	at(0.8)
 	second()
 	if err := <-stopped; err != nil {
@@ -76,60 +75,24 @@ func TestRebalance(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if err := c.WaitConsumed(ctx, "g", "t"); err != nil {
+	if err := c.WaitConsumed(ctx, group(topic), topic); err != nil {
 		t.Fatal(err)
 	}
 	l.check(t, n)
 }
 
-// TestBrokerRestart: producers and consumers heal by themselves, at the same
-// address, and nothing is lost or out of order.
-func TestBrokerRestart(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	e := startBroker(t, dir)
-	c := newClient(t, e.Addr())
-	if err := c.EnsureTopics(t.Context(), Topic{Name: "t", Partitions: 2}); err != nil {
-		t.Fatal(err)
-	}
-	p := newProducer(t, c, ProducerConfig{})
-	const n, keys = 6000, 31
-	l := newLedger(keys)
-	consumer(t, c, l, 0)
-	for i := 0; i < n; i += 100 {
-		if err := p.Produce(t.Context(), numbered(i, i+100, keys)...); err != nil {
-			t.Fatal(err)
-		}
-		if i == 2000 || i == 4000 {
-			addr := e.Addr()
-			e.Close()
-			e = startBroker(t, dir)
-			if e.Addr() != addr {
-				t.Fatalf("the broker moved from %s to %s", addr, e.Addr())
-			}
-		}
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	if err := c.WaitConsumed(ctx, "g", "t"); err != nil {
-		t.Fatal(err)
-	}
-	l.check(t, n)
-}
-
-// TestSlowHandler: heartbeats go on while a handler takes longer than the
+// testSlowHandler: heartbeats go on while a handler takes longer than the
 // session may be silent.
-func TestSlowHandler(t *testing.T) {
-	t.Parallel()
-	_, c := newBus(t, Topic{Name: "t", Partitions: 1})
+func testSlowHandler(t *testing.T, b *broker) {
+	c, topic := b.bus(t, Topic{Partitions: 1})
 	p := newProducer(t, c, ProducerConfig{})
-	if err := p.Produce(t.Context(), numbered(0, 10, 3)...); err != nil {
+	if err := p.Produce(t.Context(), numbered(topic, 0, 10, 3)...); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	calls := 0
-	err := c.Consume(ctx, ConsumeConfig{Group: "g", Topic: "t"}, func(work context.Context, batch []Record) error {
+	err := c.Consume(ctx, ConsumeConfig{Group: group(topic), Topic: topic}, func(work context.Context, batch []Record) error {
 		if calls++; calls > 1 {
 			t.Error("the batch came again")
 		}
@@ -139,7 +102,7 @@ func TestSlowHandler(t *testing.T) {
 			t.Error("the partition was taken away")
 		}
 		go func() {
-			if err := c.WaitConsumed(ctx, "g", "t"); err != nil {
+			if err := c.WaitConsumed(ctx, group(topic), topic); err != nil {
 				t.Error(err)
 			}
 			cancel()
@@ -151,16 +114,16 @@ func TestSlowHandler(t *testing.T) {
 	}
 }
 
-// TestHandlerError (I1): a failed batch is not committed and comes again.
-func TestHandlerError(t *testing.T) {
-	_, c := newBus(t, Topic{Name: "t", Partitions: 1})
+// testHandlerError (I1): a failed batch is not committed and comes again.
+func testHandlerError(t *testing.T, b *broker) {
+	c, topic := b.bus(t, Topic{Partitions: 1})
 	p := newProducer(t, c, ProducerConfig{})
-	if err := p.Produce(t.Context(), numbered(0, 100, 7)...); err != nil {
+	if err := p.Produce(t.Context(), numbered(topic, 0, 100, 7)...); err != nil {
 		t.Fatal(err)
 	}
 	broken := errors.New("broken")
 	l := newLedger(7)
-	err := c.Consume(t.Context(), ConsumeConfig{Group: "g", Topic: "t", MaxRecords: 10}, func(_ context.Context, batch []Record) error {
+	err := c.Consume(t.Context(), ConsumeConfig{Group: group(topic), Topic: topic, MaxRecords: 10}, func(_ context.Context, batch []Record) error {
 		if batch[0].Offset == 50 {
 			return broken
 		}
@@ -170,35 +133,34 @@ func TestHandlerError(t *testing.T) {
 	if !errors.Is(err, broken) {
 		t.Fatalf("got %v", err)
 	}
-	lags, err := c.Lag(t.Context(), "g", "t")
+	lags, err := c.Lag(t.Context(), group(topic), topic)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if lags[0].Committed > 50 || lags[0].End != 100 || lags[0].Oldest.IsZero() {
 		t.Errorf("lag %+v, the batch at 50 was never handled", lags[0])
 	}
-	stop := consumer(t, c, l, 0)
+	stop := startConsumer(t, c, topic, l, 0)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if err := c.WaitConsumed(ctx, "g", "t"); err != nil {
+	if err := c.WaitConsumed(ctx, group(topic), topic); err != nil {
 		t.Fatal(err)
 	}
 	stop()
 	l.check(t, 100)
 }
 
-func TestLead(t *testing.T) {
-	t.Parallel()
-	e, c := newBus(t, Topic{Name: "t", Partitions: 4})
+func testLead(t *testing.T, b *broker) {
+	c, topic := b.bus(t, Topic{Partitions: 4})
 	names := []string{"mysql:shop", "mysql:crm", "s3:docs", "folder:notes", "folder:more"}
 	var mu sync.Mutex
 	led := map[string]string{} // by whom
 	lead := func(who string) (stop func()) {
 		ctx, cancel := context.WithCancel(t.Context())
-		client := newClient(t, e.Addr())
+		client := b.client(t)
 		done := make(chan error, 1)
 		go func() {
-			done <- client.Lead(ctx, "sources", "t", names, func(ctx context.Context, name string) error {
+			done <- client.Lead(ctx, group(topic), topic, names, func(ctx context.Context, name string) error {
 				mu.Lock()
 				if other := led[name]; other != "" {
 					t.Errorf("%s leads %s, and so does %s", who, name, other)
@@ -243,7 +205,7 @@ func TestLead(t *testing.T) {
 
 	broken := errors.New("broken")
 	runs := 0
-	err := c.Lead(t.Context(), "sources", "t", names[:1], func(context.Context, string) error {
+	err := c.Lead(t.Context(), group(topic), topic, names[:1], func(context.Context, string) error {
 		runs++
 		return broken
 	})
@@ -252,18 +214,18 @@ func TestLead(t *testing.T) {
 	}
 }
 
-func TestReadersWithoutGroup(t *testing.T) {
-	_, c := newBus(t, Topic{Name: "t", Partitions: 3, Compact: true})
+func testReadersWithoutGroup(t *testing.T, b *broker) {
+	c, topic := b.bus(t, Topic{Partitions: 3, Compact: true})
 	p := newProducer(t, c, ProducerConfig{})
 	const n, keys = 1000, 17
-	if err := p.Produce(t.Context(), numbered(0, n, keys)...); err != nil {
+	if err := p.Produce(t.Context(), numbered(topic, 0, n, keys)...); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Produce(t.Context(), Record{Topic: "t", Key: []byte("k3")}); err != nil {
+	if err := p.Produce(t.Context(), Record{Topic: topic, Key: []byte("k3")}); err != nil {
 		t.Fatal(err)
 	}
 	latest := map[string]string{}
-	if err := c.Latest(t.Context(), "t", func(r Record) error {
+	if err := c.Latest(t.Context(), topic, func(r Record) error {
 		if r.Value == nil {
 			latest[string(r.Key)] = "gone"
 		} else {
@@ -285,18 +247,18 @@ func TestReadersWithoutGroup(t *testing.T) {
 	if len(latest) != keys {
 		t.Errorf("%d keys, want %d", len(latest), keys)
 	}
-	r, err := c.Lookup(t.Context(), "t", []byte("k5"))
+	r, err := c.Lookup(t.Context(), topic, []byte("k5"))
 	if err != nil || string(r.Value) != latest["k5"] {
 		t.Errorf("lookup of k5: %q, %v", r.Value, err)
 	}
-	if _, err := c.Lookup(t.Context(), "t", []byte("absent")); !errors.Is(err, leat.ErrNotFound) {
+	if _, err := c.Lookup(t.Context(), topic, []byte("absent")); !errors.Is(err, leat.ErrNotFound) {
 		t.Errorf("lookup of nothing: %v", err)
 	}
 
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	count := 0
-	if err := c.Tail(ctx, "t", false, func(Record) error {
+	if err := c.Tail(ctx, topic, false, func(Record) error {
 		if count++; count == n+1 {
 			cancel()
 		}
@@ -308,9 +270,9 @@ func TestReadersWithoutGroup(t *testing.T) {
 	defer cancel()
 	got := make(chan Record, 10)
 	done := make(chan error, 1)
-	go func() { done <- c.Tail(ctx, "t", true, func(r Record) error { got <- r; return nil }) }()
+	go func() { done <- c.Tail(ctx, topic, true, func(r Record) error { got <- r; return nil }) }()
 	for received := false; !received; { // Tail may begin after the first of these
-		if err := p.Produce(ctx, Record{Topic: "t", Key: []byte("k1"), Value: []byte("new")}); err != nil {
+		if err := p.Produce(ctx, Record{Topic: topic, Key: []byte("k1"), Value: []byte("new")}); err != nil {
 			t.Fatal(err)
 		}
 		select {
@@ -328,16 +290,17 @@ func TestReadersWithoutGroup(t *testing.T) {
 	}
 }
 
-func TestEnsureTopics(t *testing.T) {
-	_, c := newBus(t)
+func testEnsureTopics(t *testing.T, b *broker) {
+	c := b.client(t)
 	ctx := t.Context()
-	base := Topic{Name: "x", Partitions: 2, Retention: time.Hour, MaxMessageBytes: 2 << 20}
+	name := topicOf(t)
+	base := Topic{Name: name, Partitions: 2, Retention: time.Hour, MaxMessageBytes: 2 << 20}
 	for range 2 { // the second time they are there
 		if err := c.EnsureTopics(ctx, base); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for name, change := range map[string]func(*Topic){
+	for what, change := range map[string]func(*Topic){
 		"compact":    func(t *Topic) { t.Compact = true },
 		"retention":  func(t *Topic) { t.Retention = 2 * time.Hour },
 		"no limit":   func(t *Topic) { t.Retention = 0 },
@@ -347,7 +310,7 @@ func TestEnsureTopics(t *testing.T) {
 		topic := base
 		change(&topic)
 		if err := c.EnsureTopics(ctx, topic); !errors.Is(err, leat.ErrMismatch) {
-			t.Errorf("%s: got %v, want a mismatch", name, err)
+			t.Errorf("%s: got %v, want a mismatch", what, err)
 		}
 	}
 	less := base
@@ -355,10 +318,10 @@ func TestEnsureTopics(t *testing.T) {
 	if err := c.EnsureTopics(ctx, less); err != nil {
 		t.Errorf("a topic that has more than is asked: %v", err)
 	}
-	if err := c.DeleteTopics(ctx, "x", "absent"); err != nil {
+	if err := c.DeleteTopics(ctx, name, "absent"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Partitions(ctx, "x"); !errors.Is(err, leat.ErrNotFound) {
+	if _, err := c.Partitions(ctx, name); !errors.Is(err, leat.ErrNotFound) {
 		t.Errorf("a deleted topic: %v", err)
 	}
 	names := Topics("shop", 3)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"sync"
 
-	"github.com/segmentio/kafka-go"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -21,17 +20,13 @@ func (c *Client) Lead(ctx context.Context, group, topic string, names []string, 
 	all := allPartitions(n)
 	var mu sync.Mutex
 	finished := map[string]bool{}
-	return c.member(ctx, group, topic, func(ctx context.Context, gen *kafka.Generation) error {
-		owned := map[int]bool{}
-		for _, a := range gen.Assignments[topic] {
-			owned[a.ID] = true
-		}
+	return c.member(ctx, group, topic, func(ctx context.Context, gen *generation) error {
 		g, ctx := errgroup.WithContext(ctx)
 		for _, name := range names {
 			mu.Lock()
 			over := finished[name]
 			mu.Unlock()
-			if over || !owned[partitionOf([]byte(name), all)] {
+			if _, owned := gen.offsets[partitionOf([]byte(name), all)]; over || !owned {
 				continue
 			}
 			g.Go(func() error {

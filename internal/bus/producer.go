@@ -23,6 +23,8 @@ const (
 	defaultBufferBytes = 32 << 20
 	// batchBytes is what a request holds at most, unless one record is larger.
 	batchBytes = 1 << 20
+	// maxCalls are the most Enqueues whose dones are to be called.
+	maxCalls = 4096
 	// countsTTL is how long a topic's number of partitions is believed.
 	countsTTL = 10 * time.Second
 )
@@ -40,7 +42,8 @@ type Producer struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	mu      sync.Mutex // held while the records of one call join their queues, so that calls do not mix
+	slots   chan struct{} // as many Enqueues as calls holds
+	mu      sync.Mutex    // held while the records of one call join their queues, so that calls do not mix; never for long
 	writers map[topicPartition]*writer
 	calls   chan *call // Enqueues in order of acceptance
 	closed  bool
@@ -82,7 +85,7 @@ func (c *call) settle(n int, err error) {
 	if c.pending -= n; c.pending == 0 {
 		close(c.finished)
 		if c.done == nil {
-			c.producer.room.Release(c.weight)
+			c.producer.release(c)
 		}
 	}
 }
@@ -108,7 +111,8 @@ func (c *Client) NewProducer(cfg ProducerConfig) *Producer {
 		room:    semaphore.NewWeighted(int64(cfg.MaxBufferBytes)),
 		writers: make(map[topicPartition]*writer),
 		counts:  make(map[string]count),
-		calls:   make(chan *call, 4096),
+		slots:   make(chan struct{}, maxCalls),
+		calls:   make(chan *call, maxCalls),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.wg.Go(p.deliver)
@@ -181,20 +185,23 @@ func (p *Producer) accept(ctx context.Context, recs []Record, done func(error)) 
 	if err := p.room.Acquire(ctx, cl.weight); err != nil {
 		return nil, err
 	}
-
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		p.room.Release(cl.weight)
-		return nil, errClosed
-	}
 	if done != nil {
 		select {
-		case p.calls <- cl:
+		case p.slots <- struct{}{}:
 		case <-ctx.Done():
 			p.room.Release(cl.weight)
 			return nil, ctx.Err()
 		}
+	}
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		p.release(cl)
+		return nil, errClosed
+	}
+	if done != nil {
+		p.calls <- cl // there is room: it has a slot
 	}
 	for i := range items {
 		key := topicPartition{items[i].Topic, partitions[i]}
@@ -247,7 +254,15 @@ func (p *Producer) deliver() {
 	for cl := range p.calls {
 		<-cl.finished
 		cl.done(cl.err)
-		p.room.Release(cl.weight)
+		p.release(cl)
+	}
+}
+
+// release lets others take what a call had of the buffer.
+func (p *Producer) release(cl *call) {
+	p.room.Release(cl.weight)
+	if cl.done != nil {
+		<-p.slots
 	}
 }
 

@@ -86,6 +86,7 @@ func TestShipped(t *testing.T) {
 func TestShippedExamples(t *testing.T) {
 	t.Setenv("LEAT_MYSQL_PASSWORD", "secret")
 	t.Setenv("LEAT_S3_SECRET_KEY", "secret of S3")
+	t.Setenv("LEAT_KAFKA_PASSWORD", "secret")
 	text, err := os.ReadFile(shipped)
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +95,8 @@ func TestShippedExamples(t *testing.T) {
 	if n := len(example.FindAll(text, -1)); n < 10 {
 		t.Fatalf("%d lines of examples", n)
 	}
-	file := filepath.Join(t.TempDir(), DefaultFile)
+	dir := t.TempDir()
+	file := filepath.Join(dir, DefaultFile)
 	if err := os.WriteFile(file, example.ReplaceAll(text, []byte("$1")), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -106,8 +108,13 @@ func TestShippedExamples(t *testing.T) {
 		p.Sources[2].Kind() != "s3" || p.Sources[2].S3.SecretKey.Reveal() != "secret of S3" {
 		t.Errorf("sources %+v", p.Sources)
 	}
-	if p.Kafka == nil || len(p.Kafka.Brokers) != 1 {
-		t.Errorf("kafka %+v", p.Kafka)
+	want := &Kafka{
+		Brokers: []string{"127.0.0.1:9092"}, Replication: 3,
+		TLS:  &TLS{filepath.Join(dir, "kafka-ca.pem"), filepath.Join(dir, "leat.pem"), filepath.Join(dir, "leat.key")},
+		SASL: &SASL{"SCRAM-SHA-512", "leat", "secret"},
+	}
+	if diff := cmp.Diff(want, p.Kafka); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
 	}
 	if p.Embedder.OpenAI == nil || p.Embedder.OpenAI.Dimension != 1024 {
 		t.Errorf("embedder %+v", p.Embedder.OpenAI)

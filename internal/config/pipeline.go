@@ -6,7 +6,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"regexp"
 
@@ -57,11 +56,6 @@ func (s Source) Kind() string {
 	return "folder"
 }
 
-// Kafka is a cluster that takes the place of the embedded broker.
-type Kafka struct {
-	Brokers []string `yaml:"brokers"` // host:port each; at least one
-}
-
 // Default is a pipeline without sources, everything at its default.
 func Default() *Pipeline { return &Pipeline{Name: "leat", DataDir: "leat-data"} }
 
@@ -106,20 +100,6 @@ func (p *Pipeline) Validate() error {
 			bad(field, "", "sources[%d] is named %q already", other, s.Name)
 		default:
 			first[s.Name] = i
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// Validate checks the addresses.
-func (k *Kafka) Validate() error {
-	if len(k.Brokers) == 0 {
-		return &leat.FieldError{Field: "brokers", Msg: "is required", Hint: "give the host:port of one broker or more, or leave kafka out"}
-	}
-	var errs []error
-	for i, b := range k.Brokers {
-		if host, port, err := net.SplitHostPort(b); err != nil || host == "" || port == "" {
-			errs = append(errs, &leat.FieldError{Field: index("brokers", i), Msg: fmt.Sprintf("%q is not host:port", b)})
 		}
 	}
 	return errors.Join(errs...)

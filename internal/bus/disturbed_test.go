@@ -1,0 +1,116 @@
+package bus
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"leat/internal/testenv"
+)
+
+// stream produces and consumes a steady stream of records while disturb does
+// something to the broker and brings it back, and returns how long after that
+// it took until records came through again. Nothing may be lost, no key's
+// order broken (I3, I7), nor any record be stored twice.
+func stream(t *testing.T, addr string, disturb func()) (stall time.Duration) {
+	t.Helper()
+	c := newClient(t, addr)
+	topic := topicOf(t)
+	if err := c.EnsureTopics(t.Context(), Topic{Name: topic, Partitions: 4}); err != nil {
+		t.Fatal(err)
+	}
+	const keys, call = 31, 10
+	l := newLedger(keys)
+	startConsumer(t, newClient(t, addr), topic, l, 0)
+	startConsumer(t, newClient(t, addr), topic, l, 0)
+	p := newProducer(t, c, ProducerConfig{})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	var produced, acked atomic.Int64
+	halt := make(chan struct{})
+	ended := make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-halt:
+				ended <- nil
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+			from := int(produced.Load())
+			err := p.Enqueue(ctx, numbered(topic, from, from+call, keys), func(err error) {
+				if err != nil {
+					t.Error(err)
+				}
+				acked.Add(call)
+			})
+			if err != nil {
+				ended <- err
+				return
+			}
+			produced.Add(call)
+		}
+	}()
+	flows := func() {
+		t.Helper()
+		from := int(produced.Load())
+		eventually(t, "records come through", func() bool { return l.count() > from })
+	}
+	flows()
+	flows()
+	disturb()
+	back := time.Now()
+	flows()
+	stall = time.Since(back)
+	flows()
+	close(halt)
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	n := int(produced.Load())
+	eventually(t, "all is acknowledged", func() bool { return int(acked.Load()) == n })
+	if err := c.WaitConsumed(ctx, group(topic), topic); err != nil {
+		t.Fatal(err)
+	}
+	l.check(t, n)
+	stored, err := c.EndOffsets(ctx, topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := 0
+	for _, end := range stored {
+		total += int(end)
+	}
+	if total != n {
+		t.Errorf("%d records are stored, %d were produced", total, n)
+	}
+	t.Logf("%d records; they came through again after %v", n, stall.Round(time.Millisecond))
+	return stall
+}
+
+func TestEmbeddedRestart(t *testing.T) {
+	dir := t.TempDir()
+	e := startBroker(t, dir)
+	stream(t, e.Addr(), func() {
+		addr := e.Addr()
+		e.Close()
+		e = startBroker(t, dir)
+		if e.Addr() != addr {
+			t.Fatalf("the broker moved from %s to %s", addr, e.Addr())
+		}
+	})
+}
+
+// TestKafkaDisturbed: whatever befalls a broker, what it had acknowledged is
+// there, and the flow goes on soon after it is back.
+func TestKafkaDisturbed(t *testing.T) {
+	k := testenv.Kafka(t, testenv.Own())
+	for name, disturb := range map[string]func(){
+		"restart": func() { k.Restart(t) },
+		"killed":  func() { k.Kill(t); k.Start(t) },
+		"paused":  func() { k.Pause(t); time.Sleep(sessionTimeout + 2*time.Second); k.Resume(t) },
+	} {
+		t.Run(name, func(t *testing.T) { stream(t, k.Addr(), disturb) })
+	}
+}
