@@ -9,6 +9,9 @@ import (
 	"sync"
 
 	"leat"
+	"leat/internal/stage"
+	"leat/sinks/elastic"
+	"leat/sinks/milvus"
 	"leat/sinks/sqlite"
 )
 
@@ -33,12 +36,27 @@ func (s *stores) Text(ctx context.Context) (leat.TextIndex, error) {
 	if s.text != nil {
 		return s.text, nil
 	}
+	if cfg := s.app.cfg.Elasticsearch; cfg != nil {
+		x, err := s.elastic(ctx, *cfg)
+		if err != nil {
+			return nil, err
+		}
+		s.text = x
+		return x, nil
+	}
 	file, err := s.embedded()
 	if err != nil {
 		return nil, err
 	}
 	s.text = file.Text()
 	return s.text, nil
+}
+
+func (s *stores) elastic(ctx context.Context, cfg elastic.Config) (*elastic.Index, error) {
+	if s.write {
+		return elastic.Open(ctx, cfg, s.app.cfg.Name, generation, s.app.log)
+	}
+	return elastic.OpenReader(ctx, cfg, s.app.cfg.Name, s.app.log)
 }
 
 // Vectors opens the vector index for vectors of model. Reading, the zero Model
@@ -48,6 +66,14 @@ func (s *stores) Vectors(ctx context.Context, model leat.Model) (leat.VectorInde
 	defer s.mu.Unlock()
 	if s.vectors != nil {
 		return s.vectors, nil
+	}
+	if cfg := s.app.cfg.Milvus; cfg != nil {
+		x, err := s.milvus(ctx, *cfg, model)
+		if err != nil {
+			return nil, err
+		}
+		s.vectors = x
+		return x, nil
 	}
 	file, err := s.embedded()
 	if err != nil {
@@ -67,6 +93,27 @@ func (s *stores) Vectors(ctx context.Context, model leat.Model) (leat.VectorInde
 	}
 	s.vectors = v
 	return v, nil
+}
+
+func (s *stores) milvus(ctx context.Context, cfg milvus.Config, model leat.Model) (*milvus.Index, error) {
+	if s.write {
+		return milvus.Open(ctx, cfg, s.app.cfg.Name, generation, model, s.app.log)
+	}
+	x, err := milvus.OpenReader(ctx, cfg, s.app.cfg.Name, s.app.log)
+	if err != nil {
+		return nil, err
+	}
+	if kept := x.Model(); model.Dimension > 0 && (kept.Name != model.Name || kept.Dimension != model.Dimension) {
+		return nil, errors.Join(mismatch(kept, model), x.Close())
+	}
+	return x, nil
+}
+
+// mismatch says that the index holds vectors of another model than the one configured.
+func mismatch(kept, model leat.Model) error {
+	return leat.Hint(fmt.Errorf("the vector index holds vectors of %s (%d dimensions), not of %s (%d): %w",
+		kept.Name, kept.Dimension, model.Name, model.Dimension, leat.ErrMismatch),
+		"run `leat reindex` to embed everything with the new model, or configure %s again", kept.Name)
 }
 
 func (s *stores) embedded() (_ *sqlite.Store, err error) {
@@ -118,4 +165,6 @@ func (a *App) reading(ctx context.Context, read func(text leat.TextIndex, vector
 }
 
 // remote reports whether a stage writes to a server.
-func (a *App) remote(stageName string) bool { return false }
+func (a *App) remote(name string) bool {
+	return name == stage.TextIndexer && a.cfg.Elasticsearch != nil || name == stage.VectorIndexer && a.cfg.Milvus != nil
+}

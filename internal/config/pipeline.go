@@ -12,6 +12,8 @@ import (
 	"leat"
 	"leat/chunker"
 	"leat/embedder"
+	"leat/sinks/elastic"
+	"leat/sinks/milvus"
 	"leat/sinks/sqlite"
 	"leat/sources/folder"
 	"leat/sources/mysql"
@@ -35,6 +37,9 @@ type Pipeline struct {
 	Embedder embedder.Config `yaml:"embedder"`
 	Store    sqlite.Config   `yaml:"store"` // the embedded store
 	Kafka    *Kafka          `yaml:"kafka"` // nil: the embedded broker
+	// Servers in place of the embedded store: nil: it holds that part.
+	Elasticsearch *elastic.Config `yaml:"elasticsearch"` // the text
+	Milvus        *milvus.Config  `yaml:"milvus"`        // the vectors
 }
 
 // Source is one place where documents come from: exactly one of the kinds.

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -77,6 +78,25 @@ func (x elasticIndex) entries() (map[string]elasticEntry, error) {
 		err = x.call("POST", "/_search/scroll", map[string]any{"scroll": "1m", "scroll_id": scroll}, &p)
 	}
 	return all, err
+}
+
+// version of a document's state.
+func (x elasticIndex) version(_ context.Context, id string) (uint64, error) {
+	var found struct {
+		Hits struct {
+			Hits []struct {
+				Source elasticEntry `json:"_source"`
+			}
+		}
+	}
+	query := map[string]any{"query": map[string]any{"term": map[string]any{"document": id}}}
+	if err := x.call("POST", "/"+x.name+"/_search", query, &found); err != nil {
+		return 0, err
+	}
+	for _, h := range found.Hits.Hits {
+		return h.Source.Version, nil
+	}
+	return 0, fmt.Errorf("no %s", id)
 }
 
 // documents makes documents of the entries, and says what belongs to none.

@@ -25,6 +25,7 @@ type tables struct {
 	name    string // of the source
 	base    string // the database
 
+	most     int      // products, and articles, from which on they are deleted as often as inserted; 0: none
 	products []uint64 // keys
 	steady   []uint64 // of products that are never deleted
 	articles [][2]string
@@ -154,7 +155,7 @@ func (x *tables) fill(n int) {
 func (x *tables) stepProducts() {
 	w := x.writer
 	at := func() int { return w.IntN(len(x.products)) }
-	switch n := w.IntN(100); {
+	switch n := x.chance(len(x.products)); {
 	case n < 40 || len(x.products) < 3:
 		x.insertProduct()
 	case n < 45:
@@ -190,6 +191,16 @@ func (x *tables) stepProducts() {
 		x.change([]string{x.productID(x.products[i])}, do("DELETE FROM $.products WHERE id=?", x.products[i]))
 		x.products = append(x.products[:i], x.products[i+1:]...)
 	}
+}
+
+// chance is which change is made: of those below 40, inserts, none where there
+// are enough rows.
+func (x *tables) chance(have int) int {
+	n := x.writer.IntN(100)
+	if n < 40 && x.most > 0 && have >= x.most {
+		return 99
+	}
+	return n
 }
 
 // nextKey is mostly new, at times one that was deleted before.
@@ -243,7 +254,7 @@ func (x *tables) stepArticles() {
 	w := x.writer
 	at := func() int { return w.IntN(len(x.articles)) }
 	const where = " WHERE lang=? AND slug=?"
-	switch n := w.IntN(100); {
+	switch n := x.chance(len(x.articles)); {
 	case n < 40 || len(x.articles) < 3:
 		x.insertArticle()
 	case n < 70: // an edit in the middle
