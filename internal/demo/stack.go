@@ -38,7 +38,7 @@ var stages = []struct {
 // startServers starts the servers of the stack at the same time.
 func (d *demo) startServers(ctx context.Context) error {
 	d.stack = &stack{}
-	g, ctx := errgroup.WithContext(context.WithoutCancel(ctx)) // what has begun is to be ended in good order
+	g, gctx := errgroup.WithContext(ctx)
 	var mu sync.Mutex
 	start := func(name, what string, run func(dir string) (p io.Closer, at string, err error)) {
 		g.Go(func() error {
@@ -68,7 +68,7 @@ func (d *demo) startServers(ctx context.Context) error {
 		if err != nil {
 			return nil, "", err
 		}
-		if d.stack.kafka, err = local.StartKafka(ctx, in, dir, local.KafkaConfig{}); err != nil {
+		if d.stack.kafka, err = local.StartKafka(gctx, in, dir, local.KafkaConfig{}); err != nil {
 			return nil, "", err
 		}
 		return killed{d.stack.kafka.Process}, d.stack.kafka.Addr(), nil
@@ -78,7 +78,7 @@ func (d *demo) startServers(ctx context.Context) error {
 		if err != nil {
 			return nil, "", err
 		}
-		if d.stack.elasticsearch, err = local.StartElasticsearch(ctx, in, dir); err != nil {
+		if d.stack.elasticsearch, err = local.StartElasticsearch(gctx, in, dir); err != nil {
 			return nil, "", err
 		}
 		return d.stack.elasticsearch, d.stack.elasticsearch.URL(), nil
@@ -88,7 +88,7 @@ func (d *demo) startServers(ctx context.Context) error {
 		if err != nil {
 			return nil, "", err
 		}
-		if d.stack.milvus, err = local.StartMilvus(ctx, in, dir); err != nil {
+		if d.stack.milvus, err = local.StartMilvus(gctx, in, dir); err != nil {
 			return nil, "", err
 		}
 		return killed{d.stack.milvus.Process}, d.stack.milvus.Addr(), nil
@@ -98,7 +98,7 @@ func (d *demo) startServers(ctx context.Context) error {
 		if err != nil {
 			return nil, "", err
 		}
-		if d.stack.minio, err = local.StartMinIO(ctx, program, dir, nil, nil); err != nil {
+		if d.stack.minio, err = local.StartMinIO(gctx, program, dir, nil, nil); err != nil {
 			return nil, "", err
 		}
 		return killed{d.stack.minio.Process}, d.stack.minio.URL(), nil
