@@ -45,8 +45,8 @@ func get[T any](ctx context.Context, x *Index, ids []address, fields string, eac
 
 // found is a hit of a search.
 type found struct {
-	ID     string `json:"_id"`
-	Score  float64
+	ID     string          `json:"_id"`
+	Score  float64         `json:"_score"`
 	Source json.RawMessage `json:"_source"`
 	Fields fields
 }

@@ -52,8 +52,8 @@ func textWords(t *testing.T, x leat.TextIndex) {
 			t.Errorf("a search for %q finds %+v, not %s first", query, matches, document)
 		}
 		for i, m := range matches {
-			if i > 0 && m.Score > matches[i-1].Score {
-				t.Errorf("a search for %q: scores rise: %+v", query, matches)
+			if m.Score <= 0 || i > 0 && m.Score > matches[i-1].Score {
+				t.Errorf("a search for %q: scores are not above 0, or rise: %+v", query, matches)
 			}
 		}
 	}
