@@ -38,6 +38,10 @@ short() {
 	return $status
 }
 
+deploy() { # a module of its own: what it needs is no dependency of leat
+	(cd deploy/check && go vet ./... && go test ./...)
+}
+
 if [ "${1:-}" = -short ]; then
 	step short short
 	finish
@@ -47,6 +51,7 @@ step model make --no-print-directory model
 step servers make --no-print-directory servers
 step build make --no-print-directory build
 step lint make --no-print-directory lint
+step deploy deploy
 # SQLite, which is C made into Go, runs ten times slower under the race detector,
 # and what it could find there is not ours.
 step test go test -race -gcflags=modernc.org/libc=-race=false -gcflags=modernc.org/sqlite/lib=-race=false -timeout 60m ./...

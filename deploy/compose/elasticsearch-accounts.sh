@@ -8,5 +8,5 @@ put() { # put PATH FILE
 }
 put _security/role/leat /init/elasticsearch-role.json
 put _security/user/leat - <<JSON
-{"password": "$LEAT_ELASTICSEARCH_PASSWORD", "roles": ["leat"]}
+{"password": "$LEAT_ELASTIC_PASSWORD", "roles": ["leat"]}
 JSON
