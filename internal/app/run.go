@@ -266,10 +266,12 @@ func (p *process) lead(ctx context.Context, reading *sync.WaitGroup) error {
 func (p *process) known(ctx context.Context, prefix string) iter.Seq2[leat.DocumentState, error] {
 	return func(yield func(leat.DocumentState, error) bool) {
 		for _, s := range p.flow() {
-			if !p.has(s.name) {
-				p.log.Info("waiting until another process has worked off the backlog", "stage", s.name, "for documents of", prefix)
-			}
-			if err := p.conn.WaitConsumed(ctx, s.group, s.topic); err != nil {
+			waits := time.AfterFunc(time.Second, func() {
+				p.log.Info("waiting until the backlog of a stage has been worked off", "stage", s.name, "for documents of", prefix)
+			})
+			err := p.conn.WaitConsumed(ctx, s.group, s.topic)
+			waits.Stop()
+			if err != nil {
 				yield(leat.DocumentState{}, err)
 				return
 			}

@@ -145,14 +145,17 @@ func jsonLines[T any](p *pipeline, in string, args ...string) []T {
 
 // status is what the tests read of `leat status`.
 type status struct {
-	Sources []struct {
-		Name, State, Error, Hint, Process string
-		Saved                             time.Time `json:"position_saved"`
-		Progress                          struct{ Phase string }
-	}
-	Index struct {
+	Sources, Stages []part
+	Index           struct {
 		Text, Vectors struct{ Documents, Chunks int }
 	}
+}
+
+// part is a source or a stage.
+type part struct {
+	Name, State, Error, Hint, Process string
+	Saved                             time.Time `json:"position_saved"`
+	Progress                          struct{ Phase string }
 }
 
 func (p *pipeline) status() status { p.t.Helper(); return jsonLines[status](p, "", "status")[0] }

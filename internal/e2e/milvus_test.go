@@ -37,9 +37,9 @@ func (x milvusIndex) rows(ctx context.Context, collection, filter string, each f
 		for i := range page.ResultCount {
 			var failed error
 			text := func(field string) string {
-				v, err := page.GetColumn(field).GetAsString(i)
+				v, err := page.GetColumn(field).Get(i)
 				failed = errors.Join(failed, err)
-				return v
+				return fmt.Sprint(v)
 			}
 			number := func(field string) int64 {
 				v, err := page.GetColumn(field).GetAsInt64(i)

@@ -27,8 +27,10 @@ func builtinModel(t *testing.T) string {
 
 // nullModel is an embedder that costs nothing: a server in this process whose
 // vectors come from a hash of the text.
-func nullModel(t *testing.T) string {
-	s := embeddertest.Start(64)
+func nullModel(t *testing.T) string { return nullModelOf(t, 64) }
+
+func nullModelOf(t *testing.T, dimension int) string {
+	s := embeddertest.Start(dimension)
 	t.Cleanup(s.Close)
 	return fmt.Sprintf("embedder:\n  openai:\n    url: %s\n    model: hash\n    dimension: %d\n", s.BaseURL, s.Dimension)
 }
