@@ -13,17 +13,17 @@ import (
 // something to the broker and brings it back, and returns how long after that
 // it took until records came through again. Nothing may be lost, no key's
 // order broken (I3, I7), nor any record be stored twice.
-func stream(t *testing.T, addr string, disturb func()) (stall time.Duration) {
+func stream(t *testing.T, b *broker, disturb func()) (stall time.Duration) {
 	t.Helper()
-	c := newClient(t, addr)
+	c := b.client(t)
 	topic := topicOf(t)
 	if err := c.EnsureTopics(t.Context(), Topic{Name: topic, Partitions: 4}); err != nil {
 		t.Fatal(err)
 	}
 	const keys, call = 31, 10
 	l := newLedger(keys)
-	startConsumer(t, newClient(t, addr), topic, l, 0)
-	startConsumer(t, newClient(t, addr), topic, l, 0)
+	startConsumer(t, b.client(t), topic, l, 0)
+	startConsumer(t, b.client(t), topic, l, 0)
 	p := newProducer(t, c, ProducerConfig{})
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
@@ -92,7 +92,7 @@ func stream(t *testing.T, addr string, disturb func()) (stall time.Duration) {
 func TestEmbeddedRestart(t *testing.T) {
 	dir := t.TempDir()
 	e := startBroker(t, dir)
-	stream(t, e.Addr(), func() {
+	stream(t, at(e.Addr()), func() {
 		addr := e.Addr()
 		e.Close()
 		e = startBroker(t, dir)
@@ -111,6 +111,6 @@ func TestKafkaDisturbed(t *testing.T) {
 		"killed":  func() { k.Kill(t); k.Start(t) },
 		"paused":  func() { k.Pause(t); time.Sleep(sessionTimeout + 2*time.Second); k.Resume(t) },
 	} {
-		t.Run(name, func(t *testing.T) { stream(t, k.Addr(), disturb) })
+		t.Run(name, func(t *testing.T) { stream(t, at(k.Addr()), disturb) })
 	}
 }

@@ -13,10 +13,13 @@ import (
 )
 
 // broker is what a test of the suite runs against.
-type broker struct{ client func(t *testing.T) *Client }
+type broker struct {
+	addr   string
+	client func(t *testing.T) *Client
+}
 
 func at(addr string) *broker {
-	return &broker{func(t *testing.T) *Client { return newClient(t, addr) }}
+	return &broker{addr, func(t *testing.T) *Client { return newClient(t, addr) }}
 }
 
 // bus makes a topic of the test's own and a client.
@@ -42,6 +45,7 @@ var suite = map[string]func(*testing.T, *broker){
 	"SlowHandler":              testSlowHandler,
 	"HandlerError":             testHandlerError,
 	"Lead":                     testLead,
+	"Takeover":                 testTakeover,
 	"ReadersWithoutGroup":      testReadersWithoutGroup,
 	"EnsureTopics":             testEnsureTopics,
 }
