@@ -2,9 +2,13 @@ package bus
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/segmentio/kafka-go"
 
 	"leat/internal/testenv"
 )
@@ -105,7 +109,8 @@ func TestEmbeddedRestart(t *testing.T) {
 // TestKafkaDisturbed: whatever befalls a broker, what it had acknowledged is
 // there, and the flow goes on soon after it is back.
 func TestKafkaDisturbed(t *testing.T) {
-	k := testenv.Kafka(t, testenv.Own())
+	k := testenv.Kafka(t, testenv.Flags("log.cleaner.backoff.ms=100"))
+	t.Run("compacted", func(t *testing.T) { testCompacted(t, at(k.Addr())) })
 	for name, disturb := range map[string]func(){
 		"restart": func() { k.Restart(t) },
 		"killed":  func() { k.Kill(t); k.Start(t) },
@@ -113,4 +118,66 @@ func TestKafkaDisturbed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { stream(t, at(k.Addr()), disturb) })
 	}
+}
+
+// testCompacted: what Kafka leaves of a topic that it has compacted, which are
+// batches without their last records among others, is read to its end.
+func testCompacted(t *testing.T, b *broker) {
+	c := b.client(t)
+	topic := topicOf(t)
+	req := &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{{Topic: topic, NumPartitions: 1, ReplicationFactor: 1, ConfigEntries: []kafka.ConfigEntry{
+		{ConfigName: "cleanup.policy", ConfigValue: "compact"}, {ConfigName: "min.cleanable.dirty.ratio", ConfigValue: "0.001"},
+		{ConfigName: "segment.ms", ConfigValue: "100"}, {ConfigName: "delete.retention.ms", ConfigValue: "100"},
+	}}}}
+	if res, err := c.kafka.CreateTopics(t.Context(), req); err != nil || res.Errors[topic] != nil {
+		t.Fatal(err, res)
+	}
+	p := newProducer(t, c, ProducerConfig{})
+	const keys, rounds = 50, 20
+	for i := range rounds {
+		recs := numbered(topic, i*keys, i*keys+keys, keys)
+		if i%2 == 0 { // the other way round: old records at the end of a batch
+			slices.Reverse(recs)
+		}
+		recs = append(recs, Record{Topic: topic, Key: []byte("gone"), Value: []byte("v")}, Record{Topic: topic, Key: []byte("gone")})
+		if err := p.Produce(t.Context(), recs...); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	read := func() (n int, latest map[string]string) {
+		latest = map[string]string{}
+		if err := c.ReadFrom(t.Context(), topic, 0, 0, func(r Record) error {
+			n++
+			latest[string(r.Key)] = string(r.Value)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return n, latest
+	}
+	const total = rounds * (keys + 2)
+	eventually(t, "it is compacted", func() bool {
+		// A segment is closed by the next record after its time.
+		if err := p.Produce(t.Context(), Record{Topic: topic, Key: []byte("last"), Value: []byte("v")}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(200 * time.Millisecond)
+		n, _ := read()
+		return n < total/5
+	})
+	n, latest := read()
+	t.Logf("%d of %d records are left", n, total)
+	for k := range keys {
+		if want := fmt.Sprint((rounds-1)*keys + k); latest[fmt.Sprintf("k%d", k)] != want {
+			t.Errorf("latest of k%d is %s, want %s", k, latest[fmt.Sprintf("k%d", k)], want)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	stop := startConsumer(t, c, topic, newLedger(keys), 0)
+	if err := c.WaitConsumed(ctx, group(topic), topic); err != nil {
+		t.Fatal(err)
+	}
+	stop()
 }
