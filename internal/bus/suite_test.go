@@ -60,6 +60,7 @@ func TestEmbedded(t *testing.T) {
 }
 
 func TestKafka(t *testing.T) {
+	t.Parallel()
 	k := testenv.Kafka(t)
 	for name, test := range suite {
 		t.Run(name, func(t *testing.T) {
@@ -67,6 +68,16 @@ func TestKafka(t *testing.T) {
 			test(t, at(k.Addr()))
 		})
 	}
+	for name, disturb := range badNetworks {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testBadNetwork(t, k.Addr(), disturb)
+		})
+	}
+	t.Run("takes little", func(t *testing.T) {
+		t.Parallel()
+		testTakesLittle(t, k.Addr())
+	})
 }
 
 func testProduceConsume(t *testing.T, b *broker) {
