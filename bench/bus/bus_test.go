@@ -1,5 +1,5 @@
 // Package bus_test measures the bus against what kafka-go does by itself, in
-// the same run and against the same embedded broker.
+// the same run and against the same broker: the embedded one and Apache Kafka.
 //
 //	go test ./bench/bus -bench . -benchtime 3s
 package bus_test
@@ -17,6 +17,7 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"leat/internal/bus"
+	"leat/internal/testenv"
 )
 
 const (
@@ -83,37 +84,22 @@ func perSecond(b *testing.B, n int) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// BenchmarkProduce appends records of 600 bytes until all are acknowledged.
+// BenchmarkProduce appends records of 600 bytes to the embedded broker until
+// all are acknowledged.
 func BenchmarkProduce(b *testing.B) {
 	b.Run("leat", func(b *testing.B) {
 		c, _ := broker(b)
 		p := c.NewProducer(bus.ProducerConfig{})
 		defer p.Close()
 		n := 0
-		failed := make(chan error, 1)
 		for b.Loop() {
-			err := p.Enqueue(b.Context(), records(n, batch), func(err error) {
-				if err != nil {
-					select {
-					case failed <- err:
-					default:
-					}
-				}
-			})
-			if err != nil {
-				b.Fatal(err)
-			}
+			produce(b, p, n, 1)
 			n += batch
 		}
 		if err := flush(b.Context(), p, n); err != nil {
 			b.Fatal(err)
 		}
 		perSecond(b, n)
-		select {
-		case err := <-failed:
-			b.Fatal(err)
-		default:
-		}
 	})
 	for _, codec := range []kafka.Compression{0, kafka.Lz4, kafka.Snappy, kafka.Zstd} {
 		name := "kafka.Writer"
@@ -122,38 +108,123 @@ func BenchmarkProduce(b *testing.B) {
 		}
 		b.Run(name, func(b *testing.B) {
 			_, addr := broker(b)
-			w := &kafka.Writer{
-				Addr: kafka.TCP(addr), Topic: topic, Balancer: &kafka.Murmur2Balancer{}, RequiredAcks: kafka.RequireAll,
-				BatchSize: 4000, BatchBytes: 1 << 20, BatchTimeout: time.Millisecond, Compression: codec,
-				Transport: &kafka.Transport{},
-			}
+			w := newWriter(addr, topic)
+			w.Compression = codec
 			defer w.Close()
-			const inFlight = 16 // calls, as the Producer's buffer holds about
-			slots := make(chan struct{}, inFlight)
 			n := 0
+			wait := make(chan struct{}, inFlight)
 			for b.Loop() {
-				msgs := make([]kafka.Message, batch)
-				for i, r := range records(n, batch) {
-					h := make([]kafka.Header, len(r.Headers))
-					for j := range h {
-						h[j] = kafka.Header(r.Headers[j])
-					}
-					msgs[i] = kafka.Message{Key: r.Key, Value: r.Value, Headers: h}
-				}
+				write(b, w, n, wait)
 				n += batch
-				slots <- struct{}{}
-				go func() {
-					defer func() { <-slots }()
-					if err := w.WriteMessages(context.Background(), msgs...); err != nil {
-						b.Error(err)
-					}
-				}()
 			}
-			for range inFlight {
-				slots <- struct{}{}
-			}
+			drain(wait)
 			perSecond(b, n)
 		})
+	}
+}
+
+// BenchmarkProduceOnKafka appends the same records to Apache Kafka, by turns
+// with leat's Producer and with kafka-go's Writer, uncompressed both, each to a
+// topic of its own until all are acknowledged.
+func BenchmarkProduceOnKafka(b *testing.B) {
+	addr := testenv.Kafka(b).Addr()
+	c, err := bus.New(bus.Config{Brokers: []string{addr}}, quiet)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	const bare = topic + ".bare"
+	for _, name := range []string{topic, bare} {
+		t := bus.Topic{Name: name, Partitions: partitions, MaxMessageBytes: bus.DefaultMaxMessageBytes}
+		if err := c.EnsureTopics(b.Context(), t); err != nil {
+			b.Fatal(err)
+		}
+	}
+	p := c.NewProducer(bus.ProducerConfig{})
+	defer p.Close()
+	w := newWriter(addr, bare)
+	defer w.Close()
+	const calls = 100 // a turn
+	wait := make(chan struct{}, inFlight)
+	var ours, theirs time.Duration
+	n := 0
+	turn := func() (ours, theirs time.Duration) {
+		begun := time.Now()
+		produce(b, p, n, calls)
+		if err := flush(b.Context(), p, n); err != nil {
+			b.Fatal(err)
+		}
+		ours = time.Since(begun)
+		begun = time.Now()
+		for i := range calls {
+			write(b, w, n+i*batch, wait)
+		}
+		drain(wait)
+		n += calls * batch
+		return ours, time.Since(begun)
+	}
+	turn() // the broker's code is compiled as it runs
+	n = 0
+	for b.Loop() {
+		o, t := turn()
+		ours, theirs = ours+o, theirs+t
+	}
+	b.ReportMetric(float64(n)/ours.Seconds(), "leat-records/s")
+	b.ReportMetric(float64(n)/theirs.Seconds(), "kafka.Writer-records/s")
+	b.ReportMetric(theirs.Seconds()/ours.Seconds(), "leat/kafka.Writer")
+	b.ReportMetric(0, "ns/op")
+}
+
+// produce enqueues calls of a batch each.
+func produce(b *testing.B, p *bus.Producer, from, calls int) {
+	b.Helper()
+	for i := range calls {
+		err := p.Enqueue(b.Context(), records(from+i*batch, batch), func(err error) {
+			if err != nil {
+				b.Error(err)
+			}
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+const inFlight = 16 // calls of a Writer, as the Producer's buffer holds about
+
+func newWriter(addr, topic string) *kafka.Writer {
+	return &kafka.Writer{
+		Addr: kafka.TCP(addr), Topic: topic, Balancer: &kafka.Murmur2Balancer{}, RequiredAcks: kafka.RequireAll,
+		BatchSize: 4000, BatchBytes: 1 << 20, BatchTimeout: time.Millisecond, Transport: &kafka.Transport{},
+	}
+}
+
+// write appends a batch in the background, once there is room in slots.
+func write(b *testing.B, w *kafka.Writer, from int, slots chan struct{}) {
+	msgs := make([]kafka.Message, batch)
+	for i, r := range records(from, batch) {
+		h := make([]kafka.Header, len(r.Headers))
+		for j := range h {
+			h[j] = kafka.Header(r.Headers[j])
+		}
+		msgs[i] = kafka.Message{Key: r.Key, Value: r.Value, Headers: h}
+	}
+	slots <- struct{}{}
+	go func() {
+		defer func() { <-slots }()
+		if err := w.WriteMessages(context.Background(), msgs...); err != nil {
+			b.Error(err)
+		}
+	}()
+}
+
+// drain waits until nothing is in the background.
+func drain(slots chan struct{}) {
+	for range cap(slots) {
+		slots <- struct{}{}
+	}
+	for range cap(slots) {
+		<-slots
 	}
 }
 

@@ -40,6 +40,7 @@ func silentPort(t *testing.T) string {
 // TestAccess: every connection uses TLS and SASL where configured, and where
 // broker and client do not agree one error says so soon, with what to do.
 func TestAccess(t *testing.T) {
+	t.Parallel()
 	ca, other := testenv.Authority(t), testenv.Authority(t)
 	issue := func(name string, until time.Time) (string, string) {
 		cert, key, err := ca.Issue(name, until)

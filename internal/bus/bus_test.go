@@ -21,7 +21,11 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(childEnv); dir != "" {
 		child(dir)
 	}
-	goleak.VerifyTestMain(m)
+	if addr := os.Getenv(leaderEnv); addr != "" {
+		leader(addr)
+	}
+	// A link of toxiproxy that was reset may be left behind.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*NoopToxic).Pipe"))
 }
 
 // patience is how long a test waits for what has to happen.
@@ -291,6 +295,41 @@ func TestBackPressure(t *testing.T) {
 	// A call larger than the buffer goes through by itself.
 	if err := p.Produce(t.Context(), numbered("t", 0, 10000, 7)...); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestManyCalls: Enqueues beyond what a Producer holds wait, and neither a
+// Produce nor a Close waits for them.
+func TestManyCalls(t *testing.T) {
+	e, c := newBus(t, Topic{Name: "t", Partitions: 1})
+	p := newProducer(t, c, ProducerConfig{})
+	if err := p.Produce(t.Context(), numbered("t", 0, 1, 1)...); err != nil {
+		t.Fatal(err)
+	}
+	e.Close()
+	var accepted, done atomic.Int64
+	ended := make(chan error)
+	go func() {
+		for {
+			if err := p.Enqueue(t.Context(), numbered("t", 0, 1, 1), func(error) { done.Add(1) }); err != nil {
+				ended <- err
+				return
+			}
+			accepted.Add(1)
+		}
+	}()
+	eventually(t, "as many as it holds", func() bool { return accepted.Load() == maxCalls })
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := p.Produce(ctx, numbered("t", 0, 1, 1)...); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Produce: %v", err)
+	}
+	p.Close()
+	if err := <-ended; !errors.Is(err, errClosed) {
+		t.Errorf("Enqueue: %v", err)
+	}
+	if accepted.Load() != done.Load() {
+		t.Errorf("%d accepted, %d done", accepted.Load(), done.Load())
 	}
 }
 

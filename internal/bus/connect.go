@@ -102,7 +102,7 @@ func (c *Client) dialer(set *conns) func(ctx context.Context, network, address s
 		if err != nil {
 			return nil, err
 		}
-		own := &conn{Conn: tcp, set: set}
+		own := &conn{Conn: tcp, set: set, quiet: quietTimeout}
 		if err := set.add(own); err != nil {
 			tcp.Close()
 			return nil, err
@@ -176,13 +176,14 @@ func (c *Client) authenticate(ctx context.Context, conn net.Conn, address string
 }
 
 // conn is a TCP connection to a broker. Whatever deadline is set, it fails once
-// the broker has been silent for quietTimeout; as long as bytes pass, it does
+// the broker has been silent for quiet; as long as bytes pass, it does
 // not: a deadline for a whole request would have one that is too slow for it
 // sent again and again.
 type conn struct {
 	net.Conn
-	set  *conns
-	once sync.Once
+	set   *conns
+	quiet time.Duration
+	once  sync.Once
 
 	mu          sync.Mutex
 	read, write limit
@@ -192,12 +193,12 @@ type conn struct {
 type limit struct{ deadline, armed time.Time }
 
 // next is the deadline to set now, if another than the last.
-func (l *limit) next(now time.Time) (time.Time, bool) {
-	if l.deadline.IsZero() || now.Sub(l.armed) < time.Second {
+func (l *limit) next(now time.Time, quiet time.Duration) (time.Time, bool) {
+	if l.deadline.IsZero() || now.Sub(l.armed) < quiet/30 {
 		return time.Time{}, false
 	}
 	l.armed = now
-	at := now.Add(quietTimeout)
+	at := now.Add(quiet)
 	if l.deadline.Before(at) {
 		at = l.deadline
 	}
@@ -234,10 +235,10 @@ func (c *conn) progress() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
-	if at, ok := c.read.next(now); ok {
+	if at, ok := c.read.next(now, c.quiet); ok {
 		_ = c.Conn.SetReadDeadline(at) // of a closed connection: Read says so
 	}
-	if at, ok := c.write.next(now); ok {
+	if at, ok := c.write.next(now, c.quiet); ok {
 		_ = c.Conn.SetWriteDeadline(at)
 	}
 }
@@ -258,7 +259,7 @@ func (c *conn) limit(l *limit, t time.Time, set func(time.Time) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	*l = limit{deadline: t}
-	if at, ok := l.next(time.Now()); ok {
+	if at, ok := l.next(time.Now(), c.quiet); ok {
 		return set(at)
 	}
 	return set(t)

@@ -45,9 +45,11 @@ func (c *Client) Consume(ctx context.Context, cfg ConsumeConfig, handle func(ctx
 	}
 	return c.member(ctx, cfg.Group, cfg.Topic, func(ctx context.Context, gen *generation) error {
 		m := &marks{offsets: map[int]int64{}, wake: make(chan struct{}, 1)}
-		g, work := errgroup.WithContext(ctx)
 		for partition, offset := range gen.offsets {
 			m.offsets[partition] = max(offset, 0)
+		}
+		g, work := errgroup.WithContext(ctx)
+		for partition, offset := range gen.offsets {
 			p := &partitionConsumer{
 				client: c, cfg: cfg, handle: handle, marks: m,
 				fetcher: fetcher{client: c, topic: cfg.Topic, partition: partition, offset: offset},

@@ -30,7 +30,7 @@ func (c *Client) wrap(err error, format string, args ...any) error {
 	case leat.HintOf(err) != "":
 		return wrapped
 	case errors.Is(err, kafka.TopicAuthorizationFailed):
-		return leat.Hint(wrapped, "grant the user Read, Write, Create and Describe on the topic, or let an administrator create it")
+		return leat.Hint(wrapped, "grant the user Read, Write, Create, Describe and DescribeConfigs on the topic, or let an administrator create it")
 	case errors.Is(err, kafka.GroupAuthorizationFailed):
 		return leat.Hint(wrapped, "grant the user Read on the consumer group")
 	case errors.Is(err, kafka.ClusterAuthorizationFailed):

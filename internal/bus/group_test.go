@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -306,12 +307,18 @@ func testEnsureTopics(t *testing.T, b *broker) {
 		"no limit":   func(t *Topic) { t.Retention = 0 },
 		"message":    func(t *Topic) { t.MaxMessageBytes = 3 << 20 },
 		"partitions": func(t *Topic) { t.Partitions = 3 },
+		"replicas":   func(t *Topic) { t.Replicas = 3 },
 	} {
 		topic := base
 		change(&topic)
 		if err := c.EnsureTopics(ctx, topic); !errors.Is(err, leat.ErrMismatch) {
 			t.Errorf("%s: got %v, want a mismatch", what, err)
 		}
+	}
+	wide := base
+	wide.Name, wide.Replicas = name+".wide", 3
+	if err := c.EnsureTopics(ctx, wide); err == nil || !strings.Contains(leat.HintOf(err), "kafka.replication") {
+		t.Errorf("more replicas than brokers: %v\nhint: %s", err, leat.HintOf(err))
 	}
 	less := base
 	less.Partitions, less.Retention, less.MaxMessageBytes = 1, time.Minute, 1<<20

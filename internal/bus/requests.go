@@ -81,32 +81,50 @@ func init() {
 // Partitions is the number of partitions of a topic; leat.ErrNotFound where it
 // does not exist.
 func (c *Client) Partitions(ctx context.Context, topic string) (int, error) {
-	res, err := c.kafka.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
+	t, err := c.topic(ctx, topic)
+	return len(t.Partitions), err
+}
+
+// topic is what the brokers say of a topic.
+func (c *Client) topic(ctx context.Context, name string) (kafka.Topic, error) {
+	res, err := c.kafka.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{name}})
 	if err != nil {
-		return 0, c.wrap(err, "looking for topic %s", topic)
+		return kafka.Topic{}, c.wrap(err, "looking for topic %s", name)
 	}
 	for _, t := range res.Topics {
-		if t.Name == topic {
-			return len(t.Partitions), c.wrap(t.Error, "looking for topic %s", topic)
+		if t.Name == name {
+			return t, c.wrap(t.Error, "looking for topic %s", name)
 		}
 	}
-	return 0, c.wrap(kafka.UnknownTopicOrPartition, "looking for topic %s", topic)
+	return kafka.Topic{}, c.wrap(kafka.UnknownTopicOrPartition, "looking for topic %s", name)
 }
 
 // waitPartitions is Partitions with patience for brokers that are away and for
 // a topic that another process has just created.
 func (c *Client) waitPartitions(ctx context.Context, topic string) (int, error) {
+	n, _, err := c.layout(ctx, topic)
+	return n, err
+}
+
+// layout is the number of partitions of a topic and of the brokers that keep
+// each, the smallest where they differ.
+func (c *Client) layout(ctx context.Context, topic string) (partitions, replicas int, err error) {
 	begun := time.Now()
 	for attempt := 0; ; attempt++ {
-		n, err := c.Partitions(ctx, topic)
+		t, err := c.topic(ctx, topic)
 		if err == nil {
-			return n, nil
+			for i, p := range t.Partitions {
+				if i == 0 || len(p.Replicas) < replicas {
+					replicas = len(p.Replicas)
+				}
+			}
+			return len(t.Partitions), replicas, nil
 		}
 		if refused(err) || ctx.Err() != nil || errors.Is(err, leat.ErrNotFound) && time.Since(begun) > 3*metadataTTL {
-			return 0, err
+			return 0, 0, err
 		}
 		if !pause(ctx, attempt) {
-			return 0, err
+			return 0, 0, err
 		}
 	}
 }

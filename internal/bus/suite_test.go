@@ -13,10 +13,13 @@ import (
 )
 
 // broker is what a test of the suite runs against.
-type broker struct{ client func(t *testing.T) *Client }
+type broker struct {
+	addr   string
+	client func(t *testing.T) *Client
+}
 
 func at(addr string) *broker {
-	return &broker{func(t *testing.T) *Client { return newClient(t, addr) }}
+	return &broker{addr, func(t *testing.T) *Client { return newClient(t, addr) }}
 }
 
 // bus makes a topic of the test's own and a client.
@@ -42,6 +45,7 @@ var suite = map[string]func(*testing.T, *broker){
 	"SlowHandler":              testSlowHandler,
 	"HandlerError":             testHandlerError,
 	"Lead":                     testLead,
+	"Takeover":                 testTakeover,
 	"ReadersWithoutGroup":      testReadersWithoutGroup,
 	"EnsureTopics":             testEnsureTopics,
 }
@@ -56,6 +60,7 @@ func TestEmbedded(t *testing.T) {
 }
 
 func TestKafka(t *testing.T) {
+	t.Parallel()
 	k := testenv.Kafka(t)
 	for name, test := range suite {
 		t.Run(name, func(t *testing.T) {
@@ -63,6 +68,16 @@ func TestKafka(t *testing.T) {
 			test(t, at(k.Addr()))
 		})
 	}
+	for name, disturb := range badNetworks {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testBadNetwork(t, k.Addr(), disturb)
+		})
+	}
+	t.Run("takes little", func(t *testing.T) {
+		t.Parallel()
+		testTakesLittle(t, k.Addr())
+	})
 }
 
 func testProduceConsume(t *testing.T, b *broker) {

@@ -38,6 +38,9 @@ func (t Topic) settings() map[string]string {
 	if t.MaxMessageBytes > 0 {
 		s["max.message.bytes"] = strconv.Itoa(t.MaxMessageBytes)
 	}
+	if t.Replicas >= 3 { // what is acknowledged outlives a broker, and one broker's absence stops nothing
+		s["min.insync.replicas"] = "2"
+	}
 	return s
 }
 
@@ -67,6 +70,9 @@ func (c *Client) EnsureTopics(ctx context.Context, topics ...Topic) error {
 			c.log.Info("topic created", "topic", t.Name, "partitions", max(t.Partitions, 1))
 		case errors.Is(err, kafka.TopicAlreadyExists):
 			errs = append(errs, c.checkTopic(ctx, t))
+		case errors.Is(err, kafka.InvalidReplicationFactor):
+			err = c.wrap(err, "creating topic %s", t.Name)
+			errs = append(errs, leat.Hint(err, "the cluster has fewer than %d brokers: set kafka.replication to what it has, or start more", t.Replicas))
 		default:
 			errs = append(errs, c.wrap(err, "creating topic %s", t.Name))
 		}
@@ -101,26 +107,34 @@ func (c *Client) checkTopic(ctx context.Context, t Topic) error {
 	if t.Compact != (have["cleanup.policy"] == "compact") {
 		mismatch("cleanup.policy", want["cleanup.policy"])
 	}
-	keys := []string{"retention.ms", "retention.bytes", "max.message.bytes"}
-	if t.Compact { // retention does not act on a compacted topic
-		keys = []string{"delete.retention.ms", "max.message.bytes"}
+	if have["unclean.leader.election.enable"] == "true" { // a replica that lacks records may lead
+		mismatch("unclean.leader.election.enable", "false")
 	}
-	for _, key := range keys {
+	keys := []string{"retention.ms", "retention.bytes"}
+	if t.Compact { // retention does not act on a compacted topic
+		keys = []string{"delete.retention.ms"}
+	}
+	for _, key := range append(keys, "max.message.bytes", "min.insync.replicas") {
 		h, err := strconv.ParseInt(have[key], 10, 64)
 		w, werr := strconv.ParseInt(want[key], 10, 64)
 		if err != nil || werr != nil || h == w {
 			continue
 		}
-		if unlimited := key != "max.message.bytes"; unlimited && h == -1 || (!unlimited || w != -1) && h >= w {
+		if unlimited := strings.Contains(key, "retention"); unlimited && h == -1 || (!unlimited || w != -1) && h >= w {
 			continue
 		}
 		mismatch(key, want[key])
 	}
-	if n, err := c.waitPartitions(ctx, t.Name); err != nil {
+	n, replicas, err := c.layout(ctx, t.Name)
+	switch {
+	case err != nil:
 		errs = append(errs, err)
-	} else if n < t.Partitions {
+	case n < t.Partitions:
 		err := fmt.Errorf("bus: topic %s has %d partitions: %w: %d are configured", t.Name, n, leat.ErrMismatch, t.Partitions)
 		errs = append(errs, leat.Hint(err, "configure %d partitions: adding some to a topic in use moves keys to other partitions and breaks the order of their changes", n))
+	case replicas < t.Replicas:
+		err := fmt.Errorf("bus: topic %s is kept by %d brokers: %w: kafka.replication is %d", t.Name, replicas, leat.ErrMismatch, t.Replicas)
+		errs = append(errs, leat.Hint(err, "have more brokers keep it (kafka-reassign-partitions.sh), or set kafka.replication to %d", replicas))
 	}
 	return errors.Join(errs...)
 }
