@@ -31,9 +31,6 @@ type client struct {
 // for longer is taken for dead, and the request goes to the next.
 const answerLimit = time.Minute
 
-// around lets tests come between the client and the network.
-var around = func(t http.RoundTripper) http.RoundTripper { return t }
-
 func newClient(cfg Config) (*client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -52,24 +49,38 @@ func newClient(cfg Config) (*client, error) {
 		}
 		c.http.TLSClientConfig = &tls.Config{RootCAs: pool}
 	}
-	var err error
+	return c, c.over(cfg, c.http)
+}
+
+// over makes the client send by a transport.
+func (c *client) over(cfg Config, transport http.RoundTripper) (err error) {
 	c.es, err = elasticsearch.NewBaseClient(elasticsearch.Config{
 		Addresses: cfg.URLs,
 		Username:  cfg.User, Password: cfg.Password.Reveal(), APIKey: cfg.APIKey.Reveal(),
-		// Everything sent here may be sent twice.
-		RetryOnStatus:     []int{http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout},
-		RetryOnError:      func(r *http.Request, err error) bool { return r.Context().Err() == nil && !isTimeout(err) },
+		// Everything that is sent may be sent twice. What hangs is not asked again
+		// here, nor what will not be trusted, so that the operator hears of it.
+		RetryOnStatus: []int{http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout},
+		RetryOnError: func(r *http.Request, err error) bool {
+			return r.Context().Err() == nil && !isTimeout(err) && !isTLS(err)
+		},
 		RetryBackoff:      func(attempt int) time.Duration { return 50 * time.Millisecond << attempt },
-		Transport:         around(c.http),
+		Transport:         transport,
 		DisableMetaHeader: true,
 	})
-	return c, err
+	return err
 }
 
 // isTimeout tells answerLimit's error.
 func isTimeout(err error) bool {
 	var t interface{ Timeout() bool }
 	return errors.As(err, &t) && t.Timeout()
+}
+
+// isTLS tells that two sides do not agree on who they are.
+func isTLS(err error) bool {
+	var certificate *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	return errors.As(err, &certificate) || errors.As(err, &record)
 }
 
 func (c *client) close() { c.http.CloseIdleConnections() }
@@ -183,7 +194,7 @@ func (c *client) explain(err error) error {
 		return leat.Hint(err, "the certificate of %s cannot be used: replace it", at)
 	case errors.As(err, &name):
 		return leat.Hint(err, "write the host in urls as the certificate names it, or issue one for the name used")
-	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+	case errors.As(err, new(tls.RecordHeaderError)), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return leat.Hint(err, "%s speaks plain HTTP: write http:// in urls", at)
 	case strings.Contains(err.Error(), "the server is not Elasticsearch"):
 		return leat.Hint(err, "%s is something else: leat needs Elasticsearch 8", at)
@@ -201,7 +212,7 @@ func (r *refusal) hint() string {
 	case r.Type == "cluster_block_exception":
 		return "the index or the cluster is blocked by a setting (index.blocks.*, cluster.blocks.*) or is starting"
 	case r.Status == http.StatusForbidden:
-		return "give the account the privileges that docs/operations.md lists for Elasticsearch"
+		return "give the account what leat needs: to write, " + writerNeeds + "; to search, " + readerNeeds
 	case r.Type == "index_not_found_exception":
 		return "the index is not there: start `leat run`, which creates it; if it was removed while leat ran, restart leat and run `leat reindex`"
 	case r.Status == http.StatusRequestEntityTooLarge:
@@ -213,6 +224,12 @@ func (r *refusal) hint() string {
 	}
 	return "Elasticsearch refused this: look at its log"
 }
+
+// What accounts need, by Elasticsearch's names. NAME is the pipeline's.
+const (
+	writerNeeds = "monitor and manage_index_templates of the cluster and read, write and manage of NAME and NAME-g*"
+	readerNeeds = "read, view_index_metadata and maintenance of NAME and NAME-g*"
+)
 
 // diskFull tells the block of the flood-stage watermark.
 func (r *refusal) diskFull() bool {

@@ -89,7 +89,7 @@ func open(t testing.TB, cfg Config, name string) *Index {
 	return x
 }
 
-// drop removes the index of a name at the end of a test.
+// drop removes what belongs to a name at the end of a test.
 func drop(t testing.TB, cfg Config, name string) {
 	t.Cleanup(func() {
 		c, err := newClient(cfg)
@@ -98,8 +98,10 @@ func drop(t testing.TB, cfg Config, name string) {
 		}
 		defer c.close()
 		ctx := context.WithoutCancel(t.Context())
-		_ = c.call(ctx, http.MethodDelete, path(physical(name, 1)), nil, nil)
-		_ = c.call(ctx, http.MethodDelete, path("_index_template", name), nil, nil)
+		for _, generation := range []int{1, 2} {
+			_ = c.call(ctx, http.MethodDelete, path(physical(name, generation)), nil, nil)
+		}
+		_ = c.call(ctx, http.MethodDelete, path("_index_template", "leat-"+name), nil, nil)
 	})
 }
 

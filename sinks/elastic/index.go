@@ -24,6 +24,7 @@ import (
 // Index is the text of one generation of a pipeline. Safe for concurrent use.
 type Index struct {
 	*client
+	name     string // the pipeline's
 	target   string // what requests name: the physical index or the alias
 	writable bool
 	analysis analysis
@@ -44,14 +45,14 @@ var (
 // Open opens the index NAME-gGENERATION for writing. It creates it where it is
 // not there, and the alias NAME where that leads nowhere.
 func Open(ctx context.Context, cfg Config, name string, generation int, log *slog.Logger) (*Index, error) {
-	x, err := newIndex(cfg, physical(name, generation), log)
+	x, err := newIndex(cfg, name, physical(name, generation), log)
 	if err != nil {
 		return nil, err
 	}
 	x.writable = true
 	x.suspect.Store(true)
-	if err = x.create(ctx, cfg, name); err == nil {
-		err = x.point(ctx, name)
+	if err = x.create(ctx, cfg); err == nil {
+		err = x.point(ctx)
 	}
 	if err != nil {
 		x.close()
@@ -63,7 +64,7 @@ func Open(ctx context.Context, cfg Config, name string, generation int, log *slo
 // OpenReader opens what the alias NAME leads to for reading. It fails with
 // fs.ErrNotExist where nothing has been indexed yet.
 func OpenReader(ctx context.Context, cfg Config, name string, log *slog.Logger) (*Index, error) {
-	x, err := newIndex(cfg, name, log)
+	x, err := newIndex(cfg, name, name, log)
 	if err != nil {
 		return nil, err
 	}
@@ -77,12 +78,12 @@ func OpenReader(ctx context.Context, cfg Config, name string, log *slog.Logger) 
 	return x, nil
 }
 
-func newIndex(cfg Config, target string, log *slog.Logger) (*Index, error) {
+func newIndex(cfg Config, name, target string, log *slog.Logger) (*Index, error) {
 	c, err := newClient(cfg)
 	if err != nil {
 		return nil, err
 	}
-	return &Index{client: c, target: target, session: rand.Text(), log: log}, nil
+	return &Index{client: c, name: name, target: target, session: rand.Text(), log: log}, nil
 }
 
 // Close implements [leat.Sink].

@@ -73,6 +73,7 @@ type plan struct {
 	write    map[uint64][]*leat.Revision // parts whose chunks are written, by version
 	final    *leat.Revision              // the last part of the version that becomes the one held; nil: none does
 	chunks   int                         // of that version
+	ended    uint64                      // the version whose last of several parts came; its mark goes
 	repeated bool                        // something came that was there already, or older
 	flip     *item                       // the write of the state
 }
@@ -121,6 +122,9 @@ func (p *plan) make(revisions []leat.Revision, outcomes []leat.Outcome) error {
 	p.was = p.held
 	for _, i := range p.revisions {
 		r := &revisions[i]
+		if r.Last && r.Part > 0 {
+			p.ended = r.Version
+		}
 		if p.held != nil && p.held.version >= r.Version {
 			p.repeated = true
 			if p.held.version > r.Version {
@@ -200,11 +204,15 @@ func (p *plan) items(chunks, states []*item, now time.Time) (_, _ []*item, err e
 	return chunks, append(states, p.flip), err
 }
 
-// stale is what is to be removed, of what this process knows: the version that
-// was held, the mark of the one that is, and what another process outran.
+// stale is what is to be removed, of what this process knows: the mark of a
+// version that is whole, the version that was held, and the one that another
+// process has outrun.
 func (p *plan) stale() (items []*item) {
+	if p.ended != 0 {
+		items = append(items, deletion(p.hash, markID(p.hash, p.ended)))
+	}
 	if p.final == nil {
-		return nil
+		return items
 	}
 	remove := func(version uint64, chunks int) {
 		for i := range chunks {
@@ -216,9 +224,6 @@ func (p *plan) stale() (items []*item) {
 	}
 	if p.flip.conflict && p.held.version > p.final.Version {
 		remove(p.final.Version, p.chunks)
-	}
-	if p.final.Part > 0 {
-		items = append(items, deletion(p.hash, markID(p.hash, p.final.Version)))
 	}
 	return items
 }

@@ -64,7 +64,10 @@ type fields struct {
 func (x *Index) search(ctx context.Context, at string, body map[string]any) ([]found, error) {
 	var answer struct{ Hits struct{ Hits []found } }
 	body["track_total_hits"] = false
-	err := x.call(ctx, http.MethodPost, at+"/_search?allow_partial_search_results=false", body, &answer)
+	if at += "/_search?allow_partial_search_results=false"; body["pit"] == nil {
+		at += "&preference=" + x.session
+	}
+	err := x.call(ctx, http.MethodPost, at, body, &answer)
 	return answer.Hits.Hits, err
 }
 
@@ -195,10 +198,4 @@ func (x *Index) Stats(ctx context.Context) (leat.Stats, error) {
 		"aggs": map[string]any{"chunks": map[string]any{"sum": map[string]any{"field": "chunks"}}},
 	}, &answer)
 	return leat.Stats{Documents: answer.Hits.Total.Value, Chunks: int64(answer.Aggregations.Chunks.Value)}, err
-}
-
-// Check implements [leat.Checker].
-func (x *Index) Check(ctx context.Context) error {
-	_, err := x.inspect(ctx)
-	return err
 }

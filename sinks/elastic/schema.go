@@ -1,7 +1,6 @@
 package elastic
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -110,23 +109,14 @@ func settings(cfg Config, chinese analysis) map[string]any {
 // physical is the name of a generation's index.
 func physical(name string, generation int) string { return fmt.Sprintf("%s-g%d", name, generation) }
 
-// create makes the index and, where the name leads nowhere yet, the alias, and
-// returns how the index cuts Chinese.
-func (x *Index) create(ctx context.Context, cfg Config, name string) (err error) {
+// create makes the index unless it is there.
+func (x *Index) create(ctx context.Context, cfg Config) (err error) {
 	if x.analysis, err = x.inspect(ctx); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	// Whoever removes the index while leat writes shall not get one with
-	// guessed fields in its place.
-	template := func(body map[string]any) error {
-		body = map[string]any{"settings": body["settings"], "mappings": body["mappings"]}
-		return x.call(ctx, http.MethodPut, path("_index_template", name), map[string]any{
-			"index_patterns": []string{name + "-g*"}, "priority": 500, "allow_auto_create": false, "template": body,
-		}, nil)
-	}
 	for _, chinese := range []analysis{smartcn, cjk, standard} {
 		body := map[string]any{"settings": settings(cfg, chinese), "mappings": mapping(chinese)}
-		if err = template(body); err == nil {
+		if err = x.template(ctx, body); err == nil {
 			err = x.call(ctx, http.MethodPut, path(x.target), body, nil)
 		}
 		if is(err, "resource_already_exists_exception") { // another process came first
@@ -144,16 +134,36 @@ func (x *Index) create(ctx context.Context, cfg Config, name string) (err error)
 	return err
 }
 
+// template names the pipeline's indices as what Elasticsearch must not make by
+// itself: whoever removes one while leat writes shall not get one with guessed
+// fields in its place.
+func (x *Index) template(ctx context.Context, body map[string]any) error {
+	var patterns []string
+	for digit := 1; digit <= 9; digit++ {
+		patterns = append(patterns, fmt.Sprintf("%s-g%d*", x.name, digit))
+	}
+	err := x.call(ctx, http.MethodPut, path("_index_template", "leat-"+x.name), map[string]any{
+		"index_patterns": patterns, "priority": 500, "allow_auto_create": false, "template": body,
+	}, nil)
+	var r *refusal
+	if errors.As(err, &r) && r.Status == http.StatusForbidden {
+		x.log.WarnContext(ctx, "no index template was made: if the index is removed while leat writes, Elasticsearch makes one that leat cannot use",
+			"index", x.target, "error", err, "hint", "give the account the cluster privilege manage_index_templates")
+		return nil
+	}
+	return err
+}
+
 // point makes the alias lead to this index, unless it leads somewhere.
-func (x *Index) point(ctx context.Context, name string) error {
-	err := x.call(ctx, http.MethodGet, path("_alias", name), nil, nil)
+func (x *Index) point(ctx context.Context) error {
+	err := x.call(ctx, http.MethodGet, path("_alias", x.name), nil, nil)
 	var r *refusal
 	if err == nil || !errors.As(err, &r) || r.Status != http.StatusNotFound {
 		return err
 	}
-	err = x.call(ctx, http.MethodPut, path(x.target, "_alias", name), nil, nil)
+	err = x.call(ctx, http.MethodPut, path(x.target, "_alias", x.name), nil, nil)
 	if is(err, "invalid_alias_name_exception") {
-		return leat.Hint(err, "there is an index of the name %q: remove it, or give the pipeline another name", name)
+		return leat.Hint(err, "there is an index of the name %q: remove it, or give the pipeline another name", x.name)
 	}
 	return err
 }
@@ -161,6 +171,7 @@ func (x *Index) point(ctx context.Context, name string) error {
 // inspect returns how the index cuts Chinese; fs.ErrNotExist where it is not
 // there and leat.ErrMismatch where it is not one of this program's.
 func (x *Index) inspect(ctx context.Context) (analysis, error) {
+	var m meta
 	var found map[string]struct {
 		Mappings struct {
 			Meta struct{ Leat meta } `json:"_meta"`
@@ -177,12 +188,11 @@ func (x *Index) inspect(ctx context.Context) (analysis, error) {
 			"remove it from all but one")
 	}
 	for name, index := range found {
-		if m := index.Mappings.Meta.Leat; m.Format != format {
+		m = index.Mappings.Meta.Leat
+		if m.Format != format {
 			return "", leat.Hint(fmt.Errorf("index %s has the format %d, this program reads %d: %w", name, m.Format, format, leat.ErrMismatch),
 				"use the leat that wrote it, or remove it and run `leat reindex` to build it again")
-		} else {
-			return cmp.Or(m.Analysis, standard), nil
 		}
 	}
-	panic("unreachable")
+	return m.Analysis, nil
 }

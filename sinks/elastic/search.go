@@ -4,10 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"strings"
+	"time"
 
 	"leat"
 )
@@ -35,13 +36,14 @@ func (x *Index) SearchText(ctx context.Context, query string, limit int) (matche
 		}
 	}()
 	var pit struct{ ID string }
-	at := path(x.target, "_pit") + "?keep_alive=1m&preference=" + url.QueryEscape(x.session)
+	at := path(x.target, "_pit") + "?keep_alive=1m&preference=" + x.session
 	if err := x.call(ctx, http.MethodPost, at, nil, &pit); err != nil {
 		return nil, err
 	}
-	defer func() {
-		// Else it is kept for a minute.
-		_ = x.call(context.WithoutCancel(ctx), http.MethodDelete, "/_pit", map[string]string{"id": pit.ID}, nil)
+	defer func() { // else it is kept for a minute
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		_ = x.call(ctx, http.MethodDelete, "/_pit", map[string]string{"id": pit.ID}, nil)
 	}()
 	snapshot := map[string]string{"id": pit.ID}
 	states := map[string]*fields{}
@@ -83,17 +85,23 @@ func (x *Index) SearchText(ctx context.Context, query string, limit int) (matche
 	}
 }
 
-// words matches the words of a query.
+// smartcnWeight is the share of the plugin's words beside characters and pairs
+// (docs/adr/004-elasticsearch.md).
+const smartcnWeight = 0.5
+
+// words matches the words of a query. Characters and pairs are asked for apart:
+// of words at one place in the query Elasticsearch makes synonyms, which finds
+// much less.
 func (x *Index) words(query string) any {
-	match := func(field, analyzer string) any {
-		return map[string]any{"match": map[string]any{field: map[string]any{"query": query, "analyzer": analyzer}}}
+	match := func(field, analyzer string, weight float64) any {
+		return map[string]any{"match": map[string]any{field: map[string]any{"query": query, "analyzer": analyzer, "boost": weight}}}
 	}
-	clauses := []any{match("words", "leat_pairs")}
+	clauses := []any{match("words", "leat_pairs", 1)}
 	if x.analysis != standard {
-		clauses = append(clauses, match("words", "leat_singles"))
+		clauses = append(clauses, match("words", "leat_singles", 1))
 	}
 	if x.analysis == smartcn {
-		clauses = append(clauses, match("chinese", "smartcn"))
+		clauses = append(clauses, match("chinese", "smartcn", smartcnWeight))
 	}
 	return map[string]any{"bool": map[string]any{"should": clauses}}
 }
@@ -200,7 +208,10 @@ func (x *Index) hits(ctx context.Context, matches []leat.Match, hits []*leat.Hit
 			continue
 		}
 		if ch := chunks[place{h, s.Version, m.Chunk}]; ch != nil {
-			hits[i] = hit(s, ch, m.Score)
+			var err error
+			if hits[i], err = hit(s, ch, m.Score); err != nil {
+				return false, err
+			}
 			continue
 		}
 		replaced = append(replaced, i)
@@ -213,20 +224,23 @@ func (x *Index) hits(ctx context.Context, matches []leat.Match, hits []*leat.Hit
 
 // standing reads, for matches whose chunk was replaced, the chunk that stands
 // at its place now: the last that starts at or before it, or the first.
-func (x *Index) standing(ctx context.Context, matches []leat.Match, hits []*leat.Hit, replaced []int, states map[string]*stateSource) (bool, error) {
+func (x *Index) standing(ctx context.Context, matches []leat.Match, hits []*leat.Hit, replaced []int, states map[string]*stateSource) (_ bool, err error) {
 	var body bytes.Buffer
 	e := json.NewEncoder(&body)
 	for _, i := range replaced {
-		m, h := matches[i], hash(matches[i].Document)
-		for bound, order := range map[string]string{"lte": "desc"} {
-			_ = e.Encode(map[string]any{"allow_partial_search_results": false, "routing": h})
-			_ = e.Encode(map[string]any{"size": 1, "sort": []any{map[string]any{"start": order}}, "track_total_hits": false,
-				"query": all(term("_routing", h), term("version", states[h].Version),
-					map[string]any{"range": map[string]any{"start": map[string]any{bound: m.Start}}})})
+		h := hash(matches[i].Document)
+		version, start := term("version", states[h].Version), matches[i].Start
+		for _, side := range []struct{ bound, order string }{{"lte", "desc"}, {"gt", "asc"}} {
+			err := errors.Join(
+				e.Encode(map[string]any{"allow_partial_search_results": false, "routing": h}),
+				e.Encode(map[string]any{
+					"query": all(term("_routing", h), version, map[string]any{"range": map[string]any{"start": map[string]any{side.bound: start}}}),
+					"sort":  []any{map[string]any{"start": side.order}}, "size": 1, "track_total_hits": false,
+				}))
+			if err != nil {
+				return false, err
+			}
 		}
-		_ = e.Encode(map[string]any{"allow_partial_search_results": false, "routing": h})
-		_ = e.Encode(map[string]any{"size": 1, "sort": []any{map[string]any{"start": "asc"}}, "track_total_hits": false,
-			"query": all(term("_routing", h), term("version", states[h].Version), map[string]any{"exists": map[string]any{"field": "start"}})})
 	}
 	var answer struct {
 		Responses []struct {
@@ -241,29 +255,28 @@ func (x *Index) standing(ctx context.Context, matches []leat.Match, hits []*leat
 		return false, fmt.Errorf("%d answers to %d searches", len(answer.Responses), 2*len(replaced))
 	}
 	for n, i := range replaced {
-		found := false
+		var near []found
 		for _, r := range answer.Responses[2*n : 2*n+2] {
 			if r.Error.Type != "" {
 				return false, x.explain(&refusal{http.StatusServiceUnavailable, r.Error.Type, r.Error.Reason})
 			}
-			if len(r.Hits.Hits) == 0 || found {
-				continue
-			}
-			found = true
-			ch := &chunkSource{}
-			if err := json.Unmarshal(r.Hits.Hits[0].Source, ch); err != nil {
-				return false, err
-			}
-			hits[i] = hit(states[hash(matches[i].Document)], ch, matches[i].Score)
+			near = append(near, r.Hits.Hits...)
 		}
-		if !found { // the version is gone since
+		if near == nil { // the version is gone since
 			return false, nil
+		}
+		ch := &chunkSource{}
+		if err := json.Unmarshal(near[0].Source, ch); err != nil {
+			return false, err
+		}
+		if hits[i], err = hit(states[hash(matches[i].Document)], ch, matches[i].Score); err != nil {
+			return false, err
 		}
 	}
 	return true, nil
 }
 
-func hit(s *stateSource, ch *chunkSource, score float64) *leat.Hit {
+func hit(s *stateSource, ch *chunkSource, score float64) (*leat.Hit, error) {
 	h := &leat.Hit{Document: decodeID(s.Document), Version: s.Version, Chunk: ch.Chunk, Score: score, Title: s.State.Title, Text: ch.Text,
 		Location: leat.Location{Page: ch.Place.Page, Heading: ch.Heading, Start: ch.Start, End: ch.Place.End}}
 	// Both are there in a result, if empty: [] and {}.
@@ -274,7 +287,9 @@ func hit(s *stateSource, ch *chunkSource, score float64) *leat.Hit {
 	if s.State.Metadata != "" {
 		d := json.NewDecoder(strings.NewReader(s.State.Metadata))
 		d.UseNumber() // numbers past 1<<53 keep their digits
-		_ = d.Decode(&h.Metadata)
+		if err := d.Decode(&h.Metadata); err != nil {
+			return nil, fmt.Errorf("%s: metadata: %w", h.Document, err)
+		}
 	}
-	return h
+	return h, nil
 }

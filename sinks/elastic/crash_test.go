@@ -1,0 +1,192 @@
+package elastic
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"leat"
+)
+
+// failing is a network over which one process's requests go until it ends:
+// before the n-th leaves, or before its answer comes back.
+type failing struct {
+	under    http.RoundTripper
+	answered bool // the n-th is carried out
+	mu       sync.Mutex
+	left     int
+	failed   bool
+}
+
+var errEnded = errors.New("the process has ended")
+
+func (f *failing) RoundTrip(r *http.Request) (*http.Response, error) {
+	f.mu.Lock()
+	f.left--
+	left := f.left
+	f.failed = f.failed || left <= 0
+	f.mu.Unlock()
+	if left > 0 {
+		return f.under.RoundTrip(r)
+	}
+	if left == 0 && f.answered {
+		res, err := f.under.RoundTrip(r)
+		if err == nil {
+			res.Body.Close()
+		}
+	}
+	return nil, errEnded
+}
+
+func textRevision(id string, version uint64, texts ...string) leat.Revision {
+	r := leat.Revision{Document: id, Version: version, Last: true, Title: "Title of " + id, Tag: fmt.Sprint("tag", version)}
+	var at int64
+	for i, t := range texts {
+		r.Chunks = append(r.Chunks, leat.Chunk{ID: leat.ChunkID(id, t, i), Ordinal: i, Start: at, End: at + int64(len(t)), Text: t})
+		at += int64(len(t))
+	}
+	return r
+}
+
+// cut makes two parts of a revision.
+func cut(r leat.Revision) (first, last leat.Revision) {
+	first, last = r, r
+	n := len(r.Chunks) / 2
+	first.Last, first.Chunks = false, r.Chunks[:n]
+	last.Part, last.Chunks = 1, r.Chunks[n:]
+	return first, last
+}
+
+func mustApply(t testing.TB, x leat.Sink, r ...leat.Revision) {
+	t.Helper()
+	if _, err := x.Apply(t.Context(), r); err != nil {
+		t.Fatalf("%v (%s)", err, leat.HintOf(err))
+	}
+}
+
+// contents is what an index shows of the documents of a prefix, and how many
+// Elasticsearch documents of each kind it keeps for them.
+type contents struct {
+	Texts                 map[string][]string // with "ID@VERSION" as key
+	States, Chunks, Marks int
+}
+
+func holding(t testing.TB, x *Index, prefix string) contents {
+	t.Helper()
+	c := contents{Texts: map[string][]string{}}
+	for d, err := range x.Documents(t.Context(), prefix) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		chunks, err := x.Chunks(t.Context(), d.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts := []string{}
+		for _, ch := range chunks {
+			texts = append(texts, ch.Text)
+		}
+		c.Texts[fmt.Sprint(d.ID, "@", d.Version)] = texts
+	}
+	return c
+}
+
+// kept counts what Elasticsearch keeps of the documents.
+func (c contents) kept(t testing.TB, x *Index, ids ...string) contents {
+	t.Helper()
+	var hashes []string
+	for _, id := range ids {
+		hashes = append(hashes, hash(id))
+	}
+	hits, err := x.search(t.Context(), path(x.target), map[string]any{"size": window, "_source": false, "query": some(
+		map[string]any{"terms": map[string]any{"_routing": hashes}}, map[string]any{"ids": map[string]any{"values": hashes}})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range hits {
+		switch strings.Count(h.ID, ".") {
+		case 0:
+			c.States++
+		case 1:
+			c.Marks++
+		case 2:
+			c.Chunks++
+		}
+	}
+	return c
+}
+
+// TestEndBetweenCalls ends a process before or after each of its requests, and
+// has another one apply the batch again, or what came after it (I7).
+func TestEndBetweenCalls(t *testing.T) {
+	cfg := config(t)
+	name := nameOf(t.TempDir())
+	drop(t, cfg, name)
+	after := open(t, cfg, name)
+	for _, how := range []struct{ answered, newer bool }{{false, false}, {true, false}, {true, true}} {
+		answered, newer := how.answered, how.newer
+		for n := 1; ; n++ {
+			what := fmt.Sprintf("request %d, answered %v, then newer versions %v", n, answered, newer)
+			prefix := fmt.Sprintf("%d-%v-%v/", n, answered, newer)
+			id := func(s string) string { return prefix + s }
+			first, last := cut(textRevision(id("parts"), 2, "p1", "p2", "p3", "p4"))
+			waiting, rest := cut(textRevision(id("waiting"), 3, "w1", "w2", "w3"))
+			outlived, _ := cut(textRevision(id("changed"), 2, "never", "ended"))
+			mustApply(t, after, textRevision(id("changed"), 1, "old 1", "old 2", "old 3"), textRevision(id("parts"), 1, "old"),
+				textRevision(id("deleted"), 1, "gone"), first, outlived)
+			batch := []leat.Revision{
+				textRevision(id("changed"), 3, "new 1", "new 2"), last, waiting, textRevision(id("new"), 1, "new"),
+				{Document: id("deleted"), Version: 2, Deleted: true, Last: true},
+			}
+
+			x, err := Open(t.Context(), cfg, name, 1, discard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := &failing{under: x.http, answered: answered, left: n}
+			if err := x.over(cfg, f); err != nil {
+				t.Fatal(err)
+			}
+			_, err = x.Apply(t.Context(), batch)
+			x.Close()
+			if !f.failed {
+				if n < 6 || err != nil {
+					t.Fatalf("a batch of %d requests: %v", n-1, err)
+				}
+				break
+			}
+			if !errors.Is(err, errEnded) || leat.IsPermanent(err) {
+				t.Fatalf("%s: %v", what, err)
+			}
+
+			// Another process, which has not been there all the time.
+			x = open(t, cfg, name)
+			want := contents{Texts: map[string][]string{
+				id("parts@2"): {"p1", "p2", "p3", "p4"}, id("new@1"): {"new"}, id("changed@3"): {"new 1", "new 2"},
+			}, States: 4, Chunks: 4 + 1 + 2 + 1, Marks: 1}
+			if newer { // each document comes at its newest version only
+				batch[0] = textRevision(id("changed"), 4, "newest")
+				batch[2] = textRevision(id("waiting"), 4, "w")
+				batch[3] = textRevision(id("new"), 2, "newer")
+				batch[4] = textRevision(id("deleted"), 3, "back")
+				want = contents{Texts: map[string][]string{
+					id("parts@2"): {"p1", "p2", "p3", "p4"}, id("new@2"): {"newer"}, id("changed@4"): {"newest"},
+					id("waiting@4"): {"w"}, id("deleted@3"): {"back"},
+				}, States: 5, Chunks: 4 + 1 + 1 + 1 + 1}
+			}
+			mustApply(t, x, batch...)
+			got := holding(t, x, prefix).kept(t, x, id("changed"), id("parts"), id("waiting"), id("new"), id("deleted"))
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Fatalf("%s: the index differs (-want +got):\n%s", what, diff)
+			}
+			if !newer {
+				mustApply(t, x, rest)
+			}
+		}
+	}
+}

@@ -1,0 +1,137 @@
+package elastic
+
+import (
+	"errors"
+	"io/fs"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"leat"
+)
+
+func search(t testing.TB, x *Index, query string) (ids []string) {
+	t.Helper()
+	matches, err := x.SearchText(t.Context(), query, 50)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range matches {
+		ids = append(ids, m.Document)
+	}
+	return ids
+}
+
+func refresh(t testing.TB, x *Index) {
+	t.Helper()
+	if err := x.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestReaderAndGenerations(t *testing.T) {
+	cfg := config(t)
+	name := nameOf(t.TempDir())
+	drop(t, cfg, name)
+	if _, err := OpenReader(t.Context(), cfg, name, discard); !errors.Is(err, fs.ErrNotExist) || leat.HintOf(err) == "" {
+		t.Fatalf("an index that is not there: %v", err)
+	}
+	if err := Check(t.Context(), cfg, name, 1); err != nil {
+		t.Fatalf("check before the first run: %v", err)
+	}
+	w := open(t, cfg, name)
+	mustApply(t, w, textRevision("d", 1, "first generation"))
+	r, err := OpenReader(t.Context(), cfg, name, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	refresh(t, w)
+	if got := search(t, r, "generation"); !slices.Equal(got, []string{"d"}) {
+		t.Errorf("a reader finds %v", got)
+	}
+	if _, err := r.Apply(t.Context(), nil); err == nil {
+		t.Error("a reader writes")
+	}
+	if err := errors.Join(w.Check(t.Context()), r.Check(t.Context())); err != nil {
+		t.Error(err)
+	}
+
+	// The next generation is built beside it and does not show.
+	next, err := Open(t.Context(), cfg, name, 2, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { next.Close() })
+	mustApply(t, next, textRevision("e", 1, "second generation"))
+	refresh(t, next)
+	if got := search(t, r, "generation"); !slices.Equal(got, []string{"d"}) {
+		t.Errorf("a reader finds %v", got)
+	}
+	if got := search(t, next, "generation"); !slices.Equal(got, []string{"e"}) {
+		t.Errorf("the second generation finds %v", got)
+	}
+
+	// An alias that leads to both is of no use.
+	if err := w.call(t.Context(), http.MethodPut, path(next.target, "_alias", name), nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenReader(t.Context(), cfg, name, discard); !errors.Is(err, leat.ErrMismatch) || leat.HintOf(err) == "" {
+		t.Errorf("an alias of two indices: %v", err)
+	}
+}
+
+func TestForeignIndex(t *testing.T) {
+	cfg := config(t)
+	x := open(t, cfg, nameOf(t.TempDir()))
+	drop(t, cfg, x.name)
+	name := nameOf(t.TempDir())
+	drop(t, cfg, name)
+	if err := x.call(t.Context(), http.MethodPut, path(physical(name, 1)), map[string]any{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), cfg, name, 1, discard); !errors.Is(err, leat.ErrMismatch) || leat.HintOf(err) == "" {
+		t.Errorf("an index that leat did not make: %v", err)
+	}
+	if err := Check(t.Context(), cfg, name, 1); !errors.Is(err, leat.ErrMismatch) || leat.HintOf(err) == "" {
+		t.Errorf("check of an index that leat did not make: %v", err)
+	}
+
+	// An index that is removed under leat's hands stays away, and the error says so.
+	if err := x.call(t.Context(), http.MethodDelete, path(x.target), nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	_, err := x.Apply(t.Context(), []leat.Revision{textRevision("d", 1, "text")})
+	if !is(err, "index_not_found_exception") || leat.IsPermanent(err) || !strings.Contains(leat.HintOf(err), "reindex") {
+		t.Errorf("a write to an index that was removed: %v (%s)", err, leat.HintOf(err))
+	}
+}
+
+// TestAnalysis finds the same with each way to cut Chinese.
+func TestAnalysis(t *testing.T) {
+	cfg := config(t)
+	for _, chinese := range []analysis{smartcn, cjk, standard} {
+		name := nameOf(t.TempDir())
+		drop(t, cfg, name)
+		x, err := newIndex(cfg, name, physical(name, 1), discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { x.Close() })
+		x.writable = true
+		if err := x.call(t.Context(), http.MethodPut, path(x.target), map[string]any{"settings": settings(cfg, chinese), "mappings": mapping(chinese)}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if x.analysis, err = x.inspect(t.Context()); err != nil || x.analysis != chinese {
+			t.Fatalf("analysis %s: %s, %v", chinese, x.analysis, err)
+		}
+		mustApply(t, x, textRevision("en", 1, "The kettle switches off too early."), textRevision("zh", 1, "数据库的索引让查询更快。"))
+		refresh(t, x)
+		for query, want := range map[string]string{"switch early": "en", "数据库索引": "zh", "索": "zh"} {
+			if got := search(t, x, query); !slices.Equal(got, []string{want}) {
+				t.Errorf("analysis %s: %q finds %v, not %s", chinese, query, got, want)
+			}
+		}
+	}
+}
