@@ -17,7 +17,7 @@ import (
 
 // Time limits: generous, since a loaded machine may be ten times slower.
 const (
-	startLimit = 2 * time.Minute
+	startLimit = 5 * time.Minute
 	stopLimit  = time.Minute
 )
 
