@@ -92,7 +92,7 @@ func OpenReader(ctx context.Context, cfg Config, name string, log *slog.Logger) 
 // present checks that the collections are as they should be, and loaded.
 func (x *Index) present(ctx context.Context) error {
 	for _, name := range []string{x.names.chunks, x.names.documents} {
-		if _, err := x.describe(ctx, name); err != nil {
+		if err := x.describe(ctx, name); err != nil {
 			return err
 		}
 		err := x.db.call(ctx, "ask whether "+name+" is loaded", func(ctx context.Context) error {

@@ -98,15 +98,25 @@ func (x *Index) schema(collection string) *entity.Schema {
 // alias comes last: who finds it finds all. It fails with leat.ErrMismatch,
 // before anything is changed, where they hold vectors of another model.
 func (x *Index) prepare(ctx context.Context) error {
-	both := []string{x.names.documents, x.names.chunks}
-	for _, name := range both {
-		if _, err := x.describe(ctx, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	there := map[string]bool{x.names.documents: true, x.names.chunks: true}
+	for name := range there {
+		err := x.describe(ctx, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			there[name] = false
+		} else if err != nil {
 			return err
 		}
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	for _, name := range both {
-		g.Go(func() error { return x.prepareCollection(gctx, name) })
+	for name, there := range there {
+		g.Go(func() error {
+			if !there {
+				if err := x.create(gctx, name); err != nil {
+					return err
+				}
+			}
+			return x.prepareCollection(gctx, name)
+		})
 	}
 	if err := g.Wait(); err != nil {
 		return err
@@ -126,38 +136,35 @@ func (x *Index) prepare(ctx context.Context) error {
 	})
 }
 
-func (x *Index) prepareCollection(ctx context.Context, name string) error {
-	_, err := x.describe(ctx, name)
-	if errors.Is(err, fs.ErrNotExist) {
-		about, merr := json.Marshal(description{Format: format, Model: x.model})
-		if merr != nil {
-			return merr
-		}
-		schema := x.schema(name).WithDescription(string(about))
-		err = x.db.call(ctx, "create collection "+name, func(ctx context.Context) error {
-			// One shard: the states of a batch are then written at once.
-			err := x.db.client.CreateCollection(ctx, milvusclient.NewCreateCollectionOption(name, schema).
-				WithShardNum(1).WithConsistencyLevel(entity.ClStrong))
-			if err != nil {
-				if _, there := x.describe(ctx, name); there == nil {
-					return nil // another process was faster
-				}
-			}
-			return err
-		})
-		if err == nil {
-			_, err = x.describe(ctx, name)
-		}
-	}
+func (x *Index) create(ctx context.Context, name string) error {
+	about, err := json.Marshal(description{Format: format, Model: x.model})
 	if err != nil {
 		return err
 	}
+	schema := x.schema(name).WithDescription(string(about))
+	err = x.db.call(ctx, "create collection "+name, func(ctx context.Context) error {
+		// One shard: the states of a batch are then written at once.
+		return x.db.client.CreateCollection(ctx, milvusclient.NewCreateCollectionOption(name, schema).
+			WithShardNum(1).WithConsistencyLevel(entity.ClStrong))
+	})
+	// Another process may have been faster, with whatever model.
+	if there := x.describe(ctx, name); !errors.Is(there, fs.ErrNotExist) {
+		return there
+	}
+	return err
+}
+
+// prepareCollection indexes and loads it.
+func (x *Index) prepareCollection(ctx context.Context, name string) error {
 	indexes := map[string]index.Index{vectorField: index.NewFlatIndex(entity.L2), hashField: index.NewSortedIndex()}
 	if name == x.names.chunks {
 		indexes[vectorField] = index.NewHNSWIndex(entity.COSINE, graphDegree, graphEF)
 	}
 	for field, kind := range indexes {
-		err := x.db.call(ctx, "create index of "+name, func(ctx context.Context) error {
+		err := x.db.call(ctx, "index "+name, func(ctx context.Context) error {
+			if _, err := x.metric(ctx, name, field); !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
 			task, err := x.db.client.CreateIndex(ctx, milvusclient.NewCreateIndexOption(name, field, kind))
 			if err != nil {
 				return err
@@ -183,23 +190,24 @@ func (x *Index) prepareCollection(ctx context.Context, name string) error {
 
 // describe compares what is there with what is configured; a reader takes the
 // model that is there. It fails with fs.ErrNotExist where nothing is there.
-func (x *Index) describe(ctx context.Context, name string) (d description, err error) {
+func (x *Index) describe(ctx context.Context, name string) error {
 	var c *entity.Collection
-	err = x.db.call(ctx, "describe collection "+name, func(ctx context.Context) (err error) {
+	err := x.db.call(ctx, "describe collection "+name, func(ctx context.Context) (err error) {
 		c, err = x.db.client.DescribeCollection(ctx, milvusclient.NewDescribeCollectionOption(name))
 		return err
 	})
 	if errors.Is(err, merr.ErrCollectionNotFound) {
-		return d, fmt.Errorf("%s: collection %s: %w", x.db.at, name, fs.ErrNotExist)
+		return fmt.Errorf("%s: collection %s: %w", x.db.at, name, fs.ErrNotExist)
 	}
 	if err != nil {
-		return d, err
+		return err
 	}
+	var d description
 	if json.Unmarshal([]byte(c.Schema.Description), &d) != nil || d.Format != format {
-		return d, leat.Hint(fmt.Errorf("%s: collection %s has not the format %d of this program: %w", x.db.at, name, format, leat.ErrMismatch),
+		return leat.Hint(fmt.Errorf("%s: collection %s has not the format %d of this program: %w", x.db.at, name, format, leat.ErrMismatch),
 			"use the leat that wrote it, or drop it and run `leat reindex` to build it again")
 	}
-	if x.model == (leat.Model{}) {
+	if x.reader {
 		x.model = d.Model
 	}
 	dimension := d.Model.Dimension
@@ -209,32 +217,37 @@ func (x *Index) describe(ctx context.Context, name string) (d description, err e
 		}
 	}
 	if d.Model.Name != x.model.Name || dimension != x.model.Dimension {
-		return d, leat.Hint(fmt.Errorf("%s: collection %s holds vectors of %s (%d dimensions), not of %s (%d): %w",
+		return leat.Hint(fmt.Errorf("%s: collection %s holds vectors of %s (%d dimensions), not of %s (%d): %w",
 			x.db.at, name, d.Model.Name, dimension, x.model.Name, x.model.Dimension, leat.ErrMismatch),
 			"run `leat reindex` to embed everything with the new model, or configure %s again", d.Model.Name)
 	}
-	return d, x.checkMetric(ctx, name)
-}
-
-// checkMetric compares the vector index, once there is one.
-func (x *Index) checkMetric(ctx context.Context, name string) error {
 	if name != x.names.chunks {
 		return nil
 	}
-	return x.db.call(ctx, "describe index of "+name, func(ctx context.Context) error {
-		d, err := x.db.client.DescribeIndex(ctx, milvusclient.NewDescribeIndexOption(name, vectorField))
+	metric, err := x.metric(ctx, name, vectorField)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // not yet
+	}
+	if err == nil && metric != string(entity.COSINE) {
+		err = leat.Hint(fmt.Errorf("%s: collection %s is searched by %s, not %s: %w", x.db.at, name, metric, entity.COSINE, leat.ErrMismatch),
+			"release it and drop the index of its field %s: leat makes it anew", vectorField)
+	}
+	return err
+}
+
+// metric of a field's index, fs.ErrNotExist where there is none.
+func (x *Index) metric(ctx context.Context, name, field string) (metric string, err error) {
+	err = x.db.call(ctx, "describe index of "+name, func(ctx context.Context) error {
+		d, err := x.db.client.DescribeIndex(ctx, milvusclient.NewDescribeIndexOption(name, field))
 		if errors.Is(err, merr.ErrIndexNotFound) {
-			return nil
+			return fs.ErrNotExist
 		}
-		if err != nil {
-			return err
+		if err == nil {
+			metric = d.Params()[index.MetricTypeKey]
 		}
-		if metric := d.Params()[index.MetricTypeKey]; metric != string(entity.COSINE) {
-			return leat.Hint(fmt.Errorf("its metric is %s, not %s: %w", metric, entity.COSINE, leat.ErrMismatch),
-				"drop the index of field %s of collection %s: leat makes it anew", vectorField, name)
-		}
-		return nil
+		return err
 	})
+	return metric, err
 }
 
 // resolve returns the collection that an alias points at, fs.ErrNotExist
