@@ -95,9 +95,9 @@ func (c *cli) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "leat",
 		Short: "Keep a knowledge base in step with where knowledge is written",
-		Long: `leat tails MySQL binlogs and watches folders, turns every change into a document
-event, cuts documents into chunks, embeds them and keeps the search index equal
-to the sources: inserts, updates and deletes, within a second.`,
+		Long: `leat tails MySQL binlogs and watches buckets and folders, turns every change into
+a document event, cuts documents into chunks, embeds them and keeps the search
+index equal to the sources: inserts, updates and deletes, within a second.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {

@@ -95,7 +95,7 @@ func (a *App) Document(ctx context.Context, id string) (r DocumentReport, err er
 	}
 	if r.Event == nil && r.Text == nil && r.Vectors == nil {
 		return r, leat.Hint(fmt.Errorf("document %q: %w", id, leat.ErrNotFound),
-			"ids look like mysql:NAME/db.table/key or folder:NAME/path; `leat search` and `leat tail --from-start` print them")
+			"ids look like mysql:NAME/db.table/key, s3:NAME/key or folder:NAME/path; `leat search` and `leat tail --from-start` print them")
 	}
 	r.State = r.state()
 	return r, nil
