@@ -14,7 +14,19 @@
 //
 // [Client.Consume] hands over batches of one partition in offset order and
 // commits their offsets after the handler has returned nil (I1). Several
-// partitions are handled in parallel.
+// partitions are handled in parallel. A member of a group stays the same member
+// while brokers restart or connections break; one that has not reached the
+// coordinator for a session (6 s) stops its work, since another may have taken
+// it over by then. [Client.Lead] divides names instead of records by the same
+// means: what a killed process led is led by another after 6 to 8 s.
+//
+// # Connections
+//
+// All of them are made in one place (connect.go), with TLS and SASL where
+// configured. There is no deadline for a request as a whole, which would have
+// one that is too slow for it sent for ever: a connection fails once the broker
+// has been silent for 30 s, or gone without a word for 11 s. [Client.Ping] tells
+// a wrong password, certificate or port from a broker that is away.
 //
 // # Reading without a group
 //

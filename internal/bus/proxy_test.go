@@ -186,7 +186,7 @@ func TestConn(t *testing.T) {
 	go func() {
 		for range 8 {
 			time.Sleep(quiet / 5)
-			peer.Write([]byte("x"))
+			_, _ = peer.Write([]byte("x"))
 		}
 	}()
 	if _, err := io.ReadFull(c, make([]byte, 8)); err != nil {
@@ -204,7 +204,7 @@ func TestConn(t *testing.T) {
 		buf := make([]byte, writeChunk)
 		for range 8 {
 			time.Sleep(quiet / 5)
-			peer.Read(buf)
+			_, _ = peer.Read(buf)
 		}
 	}()
 	if n, err := c.Write(make([]byte, 64<<20)); !isTimeout(err) || n < 2*writeChunk {

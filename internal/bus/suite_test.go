@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -33,7 +34,13 @@ func (b *broker) bus(t *testing.T, topic Topic) (*Client, string) {
 	return c, topic.Name
 }
 
-func topicOf(t *testing.T) string { return strings.NewReplacer("/", ".", ",", "").Replace(t.Name()) }
+// topicOf names a topic after the test and this run of it: the broker may be
+// one that stays.
+func topicOf(t *testing.T) string {
+	return strings.NewReplacer("/", ".", ",", "", " ", "-").Replace(t.Name()) + "." + thisRun
+}
+
+var thisRun = strconv.FormatInt(time.Now().UnixNano(), 36)
 
 func group(topic string) string { return topic + ".group" }
 
