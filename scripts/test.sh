@@ -39,7 +39,7 @@ short() {
 }
 
 deploy() { # a module of its own: what it needs is no dependency of leat
-	(cd deploy/check && go vet ./... && go test ./...)
+	(cd deploy/check && go vet ./... && go test -timeout 60m ./...)
 }
 
 if [ "${1:-}" = -short ]; then
