@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"leat"
@@ -71,9 +72,12 @@ func (c Config) endpoint() (hostport string, tls bool, err error) {
 	}
 	host, port, err := net.SplitHostPort(at)
 	if err != nil {
-		if host, port = strings.Trim(at, "[]"), defaultPort; strings.Count(host, ":") == 1 {
+		if host, port = strings.Trim(at, "[]"), defaultPort; strings.Contains(host, ":") && net.ParseIP(host) == nil {
 			return "", false, err
 		}
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return "", false, fmt.Errorf("%q is not a port", port)
 	}
 	if host == "" || strings.ContainsAny(host, "/ ") {
 		return "", false, errors.New("there is no host")
