@@ -55,6 +55,7 @@ var suite = map[string]func(*testing.T, *broker){
 	"Takeover":                 testTakeover,
 	"ReadersWithoutGroup":      testReadersWithoutGroup,
 	"EnsureTopics":             testEnsureTopics,
+	"Members":                  testMembers,
 }
 
 func TestEmbedded(t *testing.T) {
