@@ -252,10 +252,7 @@ func TestTornEnd(t *testing.T) {
 			if err := c.EnsureTopics(t.Context(), Topic{Name: "t", Partitions: 1}); err != nil {
 				t.Fatal(err)
 			}
-			p := newProducer(t, c, ProducerConfig{})
-			if err := p.Produce(t.Context(), numbered("t", 0, 10, 3)...); err != nil {
-				t.Fatal(err)
-			}
+			oneBatch(t, c, numbered("t", 0, 10, 3))
 			e.Close()
 			path := filepath.Join(dir, dataDir, "partitions", "t-0", "0.dat")
 			b, err := os.ReadFile(path)
@@ -266,6 +263,7 @@ func TestTornEnd(t *testing.T) {
 				t.Fatal(err)
 			}
 			startBroker(t, dir)
+			p := newProducer(t, c, ProducerConfig{})
 			if err := p.Produce(t.Context(), numbered("t", 10, 20, 3)...); err != nil {
 				t.Fatal(err)
 			}

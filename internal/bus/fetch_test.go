@@ -32,6 +32,23 @@ func rewrite(t *testing.T, dir string, change func(i int, b batchView) []byte) {
 	}
 }
 
+// oneBatch appends records to partition 0 of "t" as one batch, which a Producer
+// does not promise.
+func oneBatch(t *testing.T, c *Client, recs []Record) {
+	t.Helper()
+	session, err := c.newSession(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	items := make([]item, len(recs))
+	for i := range recs {
+		items[i].Record = recs[i]
+	}
+	if err := c.appendRaw(t.Context(), "t", 0, appendBatch(nil, items, session, time.Now())); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestWhatOtherBrokersStore: Kafka keeps where a batch ended when its last
 // records are compacted away, keeps empty batches, and ends transactions with
 // control batches. Consumers get past each, wherever it stands.
@@ -78,20 +95,8 @@ func TestWhatOtherBrokersStore(t *testing.T) {
 			if err := client.EnsureTopics(t.Context(), Topic{Name: "t", Partitions: 1}); err != nil {
 				t.Fatal(err)
 			}
-			// One batch for each ten records, which a Producer does not promise.
-			session, err := client.newSession(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
 			for i := range 3 {
-				var items []item
-				for _, r := range numbered("t", i*10, i*10+10, 3) {
-					items = append(items, item{Record: r})
-				}
-				if err := client.appendRaw(t.Context(), "t", 0, appendBatch(nil, items, session, time.Now())); err != nil {
-					t.Fatal(err)
-				}
-				session.advance(len(items))
+				oneBatch(t, client, numbered("t", i*10, i*10+10, 3))
 			}
 			e.Close()
 			rewrite(t, dir, func(i int, b batchView) []byte {

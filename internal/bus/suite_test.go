@@ -48,6 +48,7 @@ func group(topic string) string { return topic + ".group" }
 var suite = map[string]func(*testing.T, *broker){
 	"ProduceConsume":           testProduceConsume,
 	"RecordsKeepWhatTheyCarry": testRecordsKeepWhatTheyCarry,
+	"SmallMessages":            testSmallMessages,
 	"Rebalance":                testRebalance,
 	"SlowHandler":              testSlowHandler,
 	"HandlerError":             testHandlerError,
@@ -176,5 +177,30 @@ func testRecordsKeepWhatTheyCarry(t *testing.T, b *broker) {
 	}
 	if err := p.Produce(t.Context(), Record{Topic: topic + ".absent"}); !errors.Is(err, leat.ErrNotFound) || leat.HintOf(err) == "" {
 		t.Errorf("a topic that does not exist: got %v", err)
+	}
+}
+
+// testSmallMessages: a topic that takes less than the Producer was told gets
+// smaller batches, and one clear error for a record that does not fit at all.
+func testSmallMessages(t *testing.T, b *broker) {
+	c, topic := b.bus(t, Topic{Partitions: 1, MaxMessageBytes: 10_000})
+	p := newProducer(t, c, ProducerConfig{})
+	var recs []Record
+	for range 200 {
+		recs = append(recs, Record{Topic: topic, Key: []byte("k"), Value: make([]byte, 1000)})
+	}
+	if err := p.Produce(t.Context(), recs...); err != nil {
+		t.Fatal(err)
+	}
+	large := Record{Topic: topic, Key: []byte("k"), Value: make([]byte, 20_000)}
+	err := p.Produce(t.Context(), large)
+	if !errors.Is(err, leat.ErrTooLarge) || !strings.Contains(leat.HintOf(err), "max.message.bytes") {
+		t.Errorf("got %v\nhint: %s", err, leat.HintOf(err))
+	}
+	if err := p.Produce(t.Context(), recs[0]); err != nil {
+		t.Errorf("after it: %v", err)
+	}
+	if ends, err := c.EndOffsets(t.Context(), topic); err != nil || ends[0] != 201 {
+		t.Errorf("%d records are stored, %v", ends, err)
 	}
 }
