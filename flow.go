@@ -231,9 +231,9 @@ type Sink interface {
 	// Apply makes every revision durable, in order, and returns an outcome for
 	// each. It is idempotent; an older version than the one held is Superseded
 	// (I2); a revision's chunks become searchable, and those of older versions
-	// cease to be, together with its last part (I4). Searches may see that a
-	// little later, well under a second; the other methods see it at once. On an
-	// error all of the batch is applied again.
+	// cease to be, together with its last part (I4). Searches and Hits may see
+	// that a little later, well under a second; the other methods see it at
+	// once. On an error all of the batch is applied again.
 	Apply(ctx context.Context, revisions []Revision) ([]Outcome, error)
 	// Document returns the state of one document; ErrNotFound if unknown.
 	Document(ctx context.Context, id string) (DocumentState, error)

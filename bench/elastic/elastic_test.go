@@ -111,7 +111,7 @@ func fill(ctx context.Context, x *elastic.Index, revisions []leat.Revision) erro
 // that leat sends, on an index made in the same way.
 func BenchmarkFill(b *testing.B) {
 	es := server(b)
-	const documents, chunks, rounds = 10_000, 2, 3
+	const documents, chunks, rounds = 4_000, 2, 3
 	rnd := rand.New(rand.NewPCG(1, 2))
 	var revisions []leat.Revision
 	for i := range documents {
@@ -278,7 +278,7 @@ func change(ctx context.Context, x *elastic.Index, refresh bool, version uint64,
 	due := make(chan row, n)
 	var mu sync.Mutex
 	g, ctx := errgroup.WithContext(ctx)
-		g.Go(func() error {
+	g.Go(func() error {
 		defer close(due)
 		start := time.Now()
 		for i := range n {

@@ -15,14 +15,14 @@ import (
 	"strings"
 	"time"
 
-	"github.com/elastic/go-elasticsearch/v8"
+	"github.com/elastic/elastic-transport-go/v8/elastictransport"
 
 	"leat"
 )
 
 // client sends requests and makes errors of what is refused.
 type client struct {
-	es   *elasticsearch.BaseClient
+	es   *elastictransport.Client
 	http *http.Transport
 	urls []string // for messages
 }
@@ -54,18 +54,27 @@ func newClient(cfg Config) (*client, error) {
 
 // over makes the client send by a transport.
 func (c *client) over(cfg Config, transport http.RoundTripper) (err error) {
-	c.es, err = elasticsearch.NewBaseClient(elasticsearch.Config{
-		Addresses: cfg.URLs,
-		Username:  cfg.User, Password: cfg.Password.Reveal(), APIKey: cfg.APIKey.Reveal(),
+	var urls []*url.URL
+	for _, s := range cfg.URLs {
+		u, err := url.Parse(s)
+		if err != nil {
+			return err
+		}
+		urls = append(urls, u)
+	}
+	// go-elasticsearch's client would bring its whole typed API, which takes
+	// minutes to compile; its transport is what is used of it.
+	c.es, err = elastictransport.New(elastictransport.Config{
+		UserAgent: "leat", URLs: urls,
+		Username: cfg.User, Password: cfg.Password.Reveal(), APIKey: cfg.APIKey.Reveal(),
 		// Everything that is sent may be sent twice. What hangs is not asked again
 		// here, nor what will not be trusted, so that the operator hears of it.
 		RetryOnStatus: []int{http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout},
 		RetryOnError: func(r *http.Request, err error) bool {
 			return r.Context().Err() == nil && !isTimeout(err) && !isTLS(err)
 		},
-		RetryBackoff:      func(attempt int) time.Duration { return 50 * time.Millisecond << attempt },
-		Transport:         transport,
-		DisableMetaHeader: true,
+		RetryBackoff: func(attempt int) time.Duration { return 50 * time.Millisecond << attempt },
+		Transport:    transport,
 	})
 	return err
 }
@@ -83,7 +92,10 @@ func isTLS(err error) bool {
 	return errors.As(err, &certificate) || errors.As(err, &record)
 }
 
-func (c *client) close() { c.http.CloseIdleConnections() }
+func (c *client) close() {
+	_ = c.es.Close(context.Background()) // nodes thought dead are no longer tried
+	c.http.CloseIdleConnections()
+}
 
 // refusal is an error that Elasticsearch answered with.
 type refusal struct {
@@ -134,6 +146,9 @@ func (c *client) call(ctx context.Context, method, path string, in, out any) err
 	defer res.Body.Close()
 	if res.StatusCode >= 300 {
 		return c.explain(refused(res))
+	}
+	if res.Header.Get("X-Elastic-Product") != "Elasticsearch" {
+		return leat.Hint(errors.New("the server is not Elasticsearch"), "%s is something else: leat needs Elasticsearch 8", strings.Join(c.urls, ", "))
 	}
 	if out == nil {
 		_, err = io.Copy(io.Discard, res.Body)
@@ -196,8 +211,6 @@ func (c *client) explain(err error) error {
 		return leat.Hint(err, "write the host in urls as the certificate names it, or issue one for the name used")
 	case errors.As(err, new(tls.RecordHeaderError)), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return leat.Hint(err, "%s speaks plain HTTP: write http:// in urls", at)
-	case strings.Contains(err.Error(), "the server is not Elasticsearch"):
-		return leat.Hint(err, "%s is something else: leat needs Elasticsearch 8", at)
 	}
 	return leat.Hint(err, "check that Elasticsearch runs at %s and can be reached from here; where it asks for TLS, write https:// in urls", at)
 }

@@ -3,6 +3,7 @@ package elastic
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
@@ -122,7 +123,16 @@ func opener(cfg Config) sinktest.OpenText {
 	}
 }
 
-func TestText(t *testing.T) { sinktest.RunText(t, opener(config(t))) }
+func TestText(t *testing.T) {
+	// Each sequence of the property test makes an index of its own, which takes
+	// a server a good part of a second.
+	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue {
+		if err := checks.Value.Set("8"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sinktest.RunText(t, opener(config(t)))
+}
 
 func TestTextCrash(t *testing.T) {
 	cfg := config(t)

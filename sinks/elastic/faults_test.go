@@ -262,7 +262,7 @@ func TestRefused(t *testing.T) {
 		t.Errorf("the index holds %+v", got)
 	}
 	// Much of everything.
-	big := textRevision("big", 1, strings.Repeat("word ", 2<<20), "\x00\u2028 \xff", strings.Repeat("長", 40000))
+	big := textRevision("big", 1, strings.Repeat("word ", 200_000), "\x00\u2028 \xff", strings.Repeat("長", 40000))
 	big.Title, big.Metadata = strings.Repeat("t", 40000), map[string]any{"": nested(2000), "a.b": 1, "n": 12345678901234567, "x": []any{}}
 	mustApply(t, x, big, textRevision("d", 2, "text"))
 	refresh(t, x)
