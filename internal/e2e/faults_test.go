@@ -98,7 +98,7 @@ func TestFaultsOfServersAndStages(t *testing.T) {
 	}
 	for _, name := range stage.Names {
 		at := time.Now()
-		f.restart(f.members[name][0])
+		f.restart(f.stages[name][0])
 		stores.advances(t, 2*time.Minute, shop, &source)
 		t.Logf("%s killed: changes reach both stores %v after it began", name, time.Since(at).Round(100*time.Millisecond))
 	}
@@ -146,7 +146,7 @@ func TestTakeover(t *testing.T) {
 	first := reader()
 	for range 3 {
 		killed := time.Now()
-		for _, m := range f.members[stage.Sources] {
+		for _, m := range f.stages[stage.Sources] {
 			if strings.HasSuffix(first, fmt.Sprintf("/%d", m.PID())) {
 				if err := m.Kill(); err != nil {
 					t.Fatal(err)

@@ -98,13 +98,13 @@ func (s *servers) cut(t *testing.T, name string, pause time.Duration) {
 // fleet is a pipeline whose stages are processes of their own.
 type fleet struct {
 	*pipeline
-	members map[string][]*local.Process // by stage
+	stages map[string][]*local.Process
 }
 
 // newFleet starts so many processes of each stage.
 func newFleet(p *pipeline, processes map[string]int) *fleet {
 	p.t.Helper()
-	f := &fleet{pipeline: p, members: map[string][]*local.Process{}}
+	f := &fleet{pipeline: p, stages: map[string][]*local.Process{}}
 	for _, name := range stage.Names {
 		for n := range processes[name] {
 			m, err := local.Start(context.Background(), local.Spec{
@@ -116,7 +116,7 @@ func newFleet(p *pipeline, processes map[string]int) *fleet {
 			if err != nil {
 				p.t.Fatal(err)
 			}
-			f.members[name] = append(f.members[name], m)
+			f.stages[name], f.members = append(f.stages[name], m), append(f.members, m)
 			p.t.Cleanup(func() {
 				if err := m.Kill(); err != nil {
 					p.t.Error(err)
@@ -128,20 +128,6 @@ func newFleet(p *pipeline, processes map[string]int) *fleet {
 		}
 	}
 	return f
-}
-
-// alive fails the test if a process has ended by itself.
-func (f *fleet) alive() {
-	f.t.Helper()
-	for _, members := range f.members {
-		for _, m := range members {
-			select {
-			case <-m.Done():
-				f.t.Fatalf("%s has ended by itself", m.Name())
-			default:
-			}
-		}
-	}
 }
 
 // restart kills a process with SIGKILL and starts it again.

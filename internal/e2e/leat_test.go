@@ -22,6 +22,7 @@ type pipeline struct {
 	dir     string
 	config  string
 	process *local.Process
+	members []*local.Process // of a fleet
 }
 
 // newPipeline writes pipeline.yaml with the sources and embedder given.
@@ -75,13 +76,19 @@ func (p *pipeline) start() {
 	}
 }
 
-// alive fails the test if `leat run` has ended by itself.
+// alive fails the test if a `leat run` has ended by itself.
 func (p *pipeline) alive() {
 	p.t.Helper()
-	select {
-	case <-p.process.Done():
-		p.t.Fatalf("leat run has ended by itself")
-	default:
+	all := p.members
+	if p.process != nil {
+		all = append(all, p.process)
+	}
+	for _, m := range all {
+		select {
+		case <-m.Done():
+			p.t.Fatalf("%s has ended by itself", m.Name())
+		default:
+		}
 	}
 }
 
