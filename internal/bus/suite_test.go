@@ -83,10 +83,6 @@ func TestKafka(t *testing.T) {
 			testBadNetwork(t, k.Addr(), disturb)
 		})
 	}
-	t.Run("takes little", func(t *testing.T) {
-		t.Parallel()
-		testTakesLittle(t, k.Addr())
-	})
 }
 
 func testProduceConsume(t *testing.T, b *broker) {
