@@ -198,9 +198,6 @@ func peakMB(pid int) (int, error) {
 func TestFilesVanishWhileRead(t *testing.T) {
 	notes := t.TempDir()
 	p := newPipeline(t, nullModel(t), folderSource("notes", notes))
-	if testing.Short() {
-		t.Skip("left out under -short: needs some seconds")
-	}
 	p.start()
 	path := func(i int) string { return filepath.Join(notes, fmt.Sprintf("%d.md", i)) }
 	long := strings.Repeat("A sentence that takes a while to read and to cut. ", 4000)

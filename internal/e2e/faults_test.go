@@ -22,9 +22,6 @@ import (
 // then compares both stores, read with their own clients, with the sources
 // (I1–I5, I7). LEAT_E2E_SEED repeats a run; LEAT_E2E_LONG=1 pauses for 30 s.
 func TestFaultsOfServersAndStages(t *testing.T) {
-	if testing.Short() {
-		t.Skip("left out under -short: needs real servers")
-	}
 	began, seed := time.Now(), seed(t)
 	random := func(n uint64) writer { return writer{rand.New(rand.NewPCG(seed, n))} }
 	s := startServers(t)
@@ -128,9 +125,6 @@ func TestFaultsOfServersAndStages(t *testing.T) {
 // TestTakeover kills the process that reads a source: the one that stands by
 // goes on within ten seconds.
 func TestTakeover(t *testing.T) {
-	if testing.Short() {
-		t.Skip("left out under -short: needs real servers")
-	}
 	db, kafka := testenv.MySQL(t), testenv.Kafka(t)
 	shop := newTables(t, db, "shop", writer{rand.New(rand.NewPCG(seed(t), 1))})
 	p := newPipeline(t, nullModel(t)+fmt.Sprintf("kafka: {brokers: [%q]}\n", kafka.Addr()), shop.config())

@@ -28,6 +28,9 @@ type pipeline struct {
 // newPipeline writes pipeline.yaml with the sources and embedder given.
 func newPipeline(t *testing.T, embedder string, sources ...string) *pipeline {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("left out under -short: runs the program itself")
+	}
 	dir := t.TempDir()
 	p := &pipeline{t: t, dir: dir, config: filepath.Join(dir, "pipeline.yaml")}
 	text := "name: test\ndata_dir: " + filepath.Join(dir, "data") + "\n" + embedder + "sources:\n" + strings.Join(sources, "")
