@@ -38,7 +38,7 @@ func TestFaultsOfServersAndStages(t *testing.T) {
 	}
 	t.Logf("servers run after %v", time.Since(began))
 	f := newFleet(p, map[string]int{stage.Sources: 2, stage.Chunker: 1, stage.Embedder: 2, stage.TextIndexer: 2, stage.VectorIndexer: 1})
-	stores.awaitFirst(t, 3*time.Minute)
+	stores.awaitFirst(t, 5*time.Minute)
 	t.Logf("the first documents are searchable after %v", time.Since(began))
 
 	ctx, stop := context.WithCancel(t.Context())
@@ -89,14 +89,14 @@ func TestFaultsOfServersAndStages(t *testing.T) {
 				source.Unlock()
 			}
 			f.alive()
-			stores.advances(t, 2*time.Minute, shop, &source)
+			stores.advances(t, 5*time.Minute, shop, &source)
 			t.Logf("%s %s: changes reach both stores %v after it began", name, fault.name, time.Since(at).Round(100*time.Millisecond))
 		}
 	}
 	for _, name := range stage.Names {
 		at := time.Now()
 		f.restart(f.stages[name][0])
-		stores.advances(t, 2*time.Minute, shop, &source)
+		stores.advances(t, 5*time.Minute, shop, &source)
 		t.Logf("%s killed: changes reach both stores %v after it began", name, time.Since(at).Round(100*time.Millisecond))
 	}
 	stop()
@@ -106,7 +106,7 @@ func TestFaultsOfServersAndStages(t *testing.T) {
 	want := shop.expected()
 	maps.Copy(want, documents.expected())
 	split := p.split(want)
-	until(t, 5*time.Minute, "both stores equal the sources", func() error {
+	until(t, 10*time.Minute, "both stores equal the sources", func() error {
 		f.alive()
 		text, vectors, orphans, err := stores.read(t.Context())
 		if err != nil {

@@ -55,7 +55,7 @@ func (p *pipeline) ends(says string) {
 // retries waits until status says, with a hint, that a stage or source retries.
 func (p *pipeline) retries(name, says string) {
 	p.t.Helper()
-	until(p.t, 2*time.Minute, "status says what "+name+" waits for", func() error {
+	until(p.t, 5*time.Minute, "status says what "+name+" waits for", func() error {
 		p.alive()
 		st := p.status()
 		for _, s := range append(st.Stages, st.Sources...) {
@@ -70,7 +70,7 @@ func (p *pipeline) retries(name, says string) {
 // finds waits until a text is found.
 func (p *pipeline) finds(word, document string) {
 	p.t.Helper()
-	until(p.t, 2*time.Minute, word+" is found", func() error {
+	until(p.t, 5*time.Minute, word+" is found", func() error {
 		p.alive()
 		if out, _ := p.output("", "search", "--mode", "text", word); !strings.Contains(out, document) {
 			return fmt.Errorf("%q", out)
