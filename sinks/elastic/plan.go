@@ -74,7 +74,7 @@ type plan struct {
 	final    *leat.Revision              // the last part of the version that becomes the one held; nil: none does
 	chunks   int                         // of that version
 	ended    uint64                      // the version whose last of several parts came; its mark goes
-	repeated bool                        // something came that was there already, or older
+	repeated bool                        // something came that was there already before the batch, or older
 	flip     *item                       // the write of the state
 }
 
@@ -126,7 +126,7 @@ func (p *plan) make(revisions []leat.Revision, outcomes []leat.Outcome) error {
 			p.ended = r.Version
 		}
 		if p.held != nil && p.held.version >= r.Version {
-			p.repeated = true
+			p.repeated = p.repeated || p.final == nil
 			if p.held.version > r.Version {
 				outcomes[i] = leat.Superseded // I2
 			}
