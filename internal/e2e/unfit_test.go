@@ -172,7 +172,11 @@ func TestUnfitStack(t *testing.T) {
 		if err := store.Client().MakeBucket(t.Context(), bucket, minio.MakeBucketOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		defer store.Client().RemoveBucketWithOptions(context.WithoutCancel(t.Context()), bucket, minio.RemoveBucketOptions{ForceDelete: true})
+		defer func() {
+			if err := store.Client().RemoveBucketWithOptions(context.Background(), bucket, minio.RemoveBucketOptions{ForceDelete: true}); err != nil {
+				t.Error(err)
+			}
+		}()
 		const text = "The third says moonjar.\n"
 		if _, err := store.Client().PutObject(t.Context(), bucket, "third.md", strings.NewReader(text), int64(len(text)), minio.PutObjectOptions{}); err != nil {
 			t.Fatal(err)

@@ -162,7 +162,7 @@ func TestAccess(t *testing.T) {
 
 // other is a server of something else.
 func other(t *testing.T) string {
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("{}")) }))
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) }))
 	t.Cleanup(s.Close)
 	return s.URL
 }

@@ -37,7 +37,10 @@ func (m stopping) Run() int {
 	code := m.M.Run()
 	if shared.server != nil {
 		shared.server.Close()
-		shared.dir.Remove()
+		if err := shared.dir.Remove(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
 	}
 	http.DefaultClient.CloseIdleConnections()
 	return code

@@ -117,7 +117,7 @@ func (p *pool) each(name string, do func(ctx context.Context, x *Index, collecti
 		return err
 	}
 	if os.Getenv(serverEnv) != "" {
-		defer x.db.client.DropAlias(ctx, milvusclient.NewDropAliasOption(x.names.alias))
+		defer func() { _ = x.db.client.DropAlias(ctx, milvusclient.NewDropAliasOption(x.names.alias)) }()
 	}
 	return errors.Join(do(ctx, x, x.names.chunks), do(ctx, x, x.names.documents), x.Close())
 }
