@@ -9,7 +9,11 @@ import (
 
 	"github.com/milvus-io/milvus/client/v2/entity"
 	"github.com/milvus-io/milvus/client/v2/milvusclient"
+	"github.com/panjf2000/ants/v2"
 )
+
+// The client's library starts a pool of goroutines that nothing uses.
+func init() { ants.Release() }
 
 // milvusIndex reads an index of Milvus by the server's own client.
 type milvusIndex struct{ address, name string }
