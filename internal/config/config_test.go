@@ -13,6 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"leat/sinks/elastic"
+	"leat/sinks/milvus"
 	"leat/sources/folder"
 )
 
@@ -87,6 +89,8 @@ func TestShippedExamples(t *testing.T) {
 	t.Setenv("LEAT_MYSQL_PASSWORD", "secret")
 	t.Setenv("LEAT_S3_SECRET_KEY", "secret of S3")
 	t.Setenv("LEAT_KAFKA_PASSWORD", "secret")
+	t.Setenv("LEAT_ELASTIC_PASSWORD", "secret")
+	t.Setenv("LEAT_MILVUS_PASSWORD", "secret")
 	text, err := os.ReadFile(shipped)
 	if err != nil {
 		t.Fatal(err)
@@ -114,6 +118,14 @@ func TestShippedExamples(t *testing.T) {
 		SASL: &SASL{"SCRAM-SHA-512", "leat", "secret"},
 	}
 	if diff := cmp.Diff(want, p.Kafka); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	elasticsearch := &elastic.Config{URLs: []string{"https://127.0.0.1:9200"}, User: "leat", Password: "secret",
+		CAFile: filepath.Join(dir, "elasticsearch-ca.pem"), Shards: 1, Replicas: new(1)}
+	if diff := cmp.Diff(elasticsearch, p.Elasticsearch); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if diff := cmp.Diff(&milvus.Config{Address: "127.0.0.1:19530", User: "leat", Password: "secret"}, p.Milvus); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 	if p.Embedder.OpenAI == nil || p.Embedder.OpenAI.Dimension != 1024 {
