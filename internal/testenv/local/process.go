@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"sync"
@@ -160,7 +161,31 @@ func (p *Process) end(sig os.Signal) error {
 }
 
 // Pause freezes the server (SIGSTOP): connections stay open and hang.
-func (p *Process) Pause() error { return p.signal(syscall.SIGSTOP) }
+func (p *Process) Pause() error {
+	if err := p.signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for !frozen(p.PID()) { // its threads stop one by one
+		time.Sleep(time.Millisecond)
+	}
+	return nil
+}
+
+// frozen reports whether no thread of a process runs, as Linux tells it.
+func frozen(pid int) bool {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, path := range threads {
+		stat, err := os.ReadFile(path)
+		if err != nil {
+			continue // the thread has ended
+		}
+		// The state follows the program's name, which stands in parentheses.
+		if i := bytes.LastIndexByte(stat, ')'); i >= 0 && i+2 < len(stat) && !bytes.ContainsAny(stat[i+2:i+3], "TtZX") {
+			return false
+		}
+	}
+	return true
+}
 
 // Resume ends a Pause.
 func (p *Process) Resume() error { return p.signal(syscall.SIGCONT) }
