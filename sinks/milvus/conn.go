@@ -58,6 +58,7 @@ func dial(ctx context.Context, cfg Config, opts ...grpc.DialOption) (*conn, erro
 	c := &conn{at: "milvus " + hostport}
 	config := &milvusclient.ClientConfig{
 		Address: hostport, Username: cfg.User, Password: cfg.Password.Reveal(), APIKey: cfg.Token.Reveal(), DBName: cfg.Database,
+		DisableConn: true, // the library would leave a connection open whose greeting is refused
 		// An outage is reported at once and retried by who called.
 		DialOptions: append(opts, grpc.WithDefaultCallOptions(grpcretry.Disable())),
 	}
@@ -76,6 +77,12 @@ func dial(ctx context.Context, cfg Config, opts ...grpc.DialOption) (*conn, erro
 	}
 	if c.client, err = milvusclient.New(ctx, config); err != nil {
 		return nil, c.wrap(ctx, "connect", err)
+	}
+	hello, err := c.client.GetService().Connect(ctx, &milvuspb.ConnectRequest{
+		ClientInfo: &commonpb.ClientInfo{SdkType: "leat", LocalTime: time.Now().String(), User: cfg.User},
+	})
+	if err := merr.CheckRPCCall(hello, err); err != nil {
+		return nil, errors.Join(c.wrap(ctx, "connect", err), c.close())
 	}
 	return c, nil
 }
