@@ -18,6 +18,7 @@ import (
 	"github.com/milvus-io/milvus/client/v2/entity"
 	"github.com/milvus-io/milvus/client/v2/index"
 	"github.com/milvus-io/milvus/client/v2/milvusclient"
+	"golang.org/x/sync/errgroup"
 
 	"leat"
 	"leat/internal/testenv"
@@ -135,37 +136,58 @@ func (p *plain) upsert(ctx context.Context, revisions []leat.Revision) error {
 
 // BenchmarkApply writes the same batches of 1,000 chunks of 384 dimensions by
 // the index and by the library alone, in turns: new documents, and new
-// versions of them, which in the index replace the former.
+// versions of them, which in the index replace the former. A stage applies a
+// batch of each of its partitions at the same time, and so do four here.
 func BenchmarkApply(b *testing.B) {
 	addr := testenv.Milvus(b).Addr()
 	for _, what := range []string{"New", "Changed"} {
-		b.Run(what, func(b *testing.B) {
-			x, p := openIndex(b, addr), openPlain(b, addr)
-			rnd := rand.New(rand.NewPCG(1, 1))
-			var leatTime, plainTime time.Duration
-			n := 0
-			for b.Loop() {
-				first, version := n*documents, uint64(1)
-				if what == "Changed" {
-					first, version = 0, uint64(n+1)
+		for _, partitions := range []int{1, 4} {
+			b.Run(fmt.Sprintf("%s/partitions=%d", what, partitions), func(b *testing.B) {
+				x, p := openIndex(b, addr), openPlain(b, addr)
+				rnd := rand.New(rand.NewPCG(1, 1))
+				each := func(batches [][]leat.Revision, write func([]leat.Revision) error) time.Duration {
+					began := time.Now()
+					var g errgroup.Group
+					for _, revisions := range batches {
+						g.Go(func() error { return write(revisions) })
+					}
+					if err := g.Wait(); err != nil {
+						b.Fatal(err)
+					}
+					return time.Since(began)
 				}
-				revisions := batch(rnd, first, version)
-				began := time.Now()
-				if _, err := x.Apply(b.Context(), revisions); err != nil {
-					b.Fatal(err)
+				var leatTime, plainTime time.Duration
+				n := 0
+				for b.Loop() {
+					batches := make([][]leat.Revision, partitions)
+					for i := range batches {
+						first, version := (n*partitions+i)*documents, uint64(1)
+						if what == "Changed" {
+							first, version = i*documents, uint64(n+1)
+						}
+						batches[i] = batch(rnd, first, version)
+					}
+					index := func() {
+						leatTime += each(batches, func(r []leat.Revision) error { _, err := x.Apply(b.Context(), r); return err })
+					}
+					library := func() {
+						plainTime += each(batches, func(r []leat.Revision) error { return p.upsert(b.Context(), r) })
+					}
+					if n%2 == 0 { // what the server still has to do with a batch falls to the next
+						index()
+						library()
+					} else {
+						library()
+						index()
+					}
+					n++
 				}
-				applied := time.Now()
-				if err := p.upsert(b.Context(), revisions); err != nil {
-					b.Fatal(err)
-				}
-				leatTime, plainTime = leatTime+applied.Sub(began), plainTime+time.Since(applied)
-				n++
-			}
-			rows := float64(n * documents * chunks)
-			b.ReportMetric(rows/leatTime.Seconds(), "leat-rows/s")
-			b.ReportMetric(rows/plainTime.Seconds(), "plain-rows/s")
-			b.ReportMetric(plainTime.Seconds()/leatTime.Seconds(), "ratio")
-		})
+				rows := float64(n * partitions * documents * chunks)
+				b.ReportMetric(rows/leatTime.Seconds(), "leat-rows/s")
+				b.ReportMetric(rows/plainTime.Seconds(), "plain-rows/s")
+				b.ReportMetric(plainTime.Seconds()/leatTime.Seconds(), "ratio")
+			})
+		}
 	}
 }
 
