@@ -102,7 +102,7 @@ func (x *Index) apply(ctx context.Context, revisions []leat.Revision, again []st
 	for _, id := range again {
 		sure.document(id)
 	}
-	if err := sure.readStates(ctx, ts); err != nil {
+	if err := sure.readStates(ctx, ts, states); err != nil {
 		return nil, nil, err
 	}
 	if out, err = sure.plan(revisions); err != nil {
@@ -122,12 +122,18 @@ func (x *Index) apply(ctx context.Context, revisions []leat.Revision, again []st
 // read fills in what the store holds of the documents, as of ts.
 func (b *batch) read(ctx context.Context, ts uint64) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return b.readStates(ctx, ts) })
+	g.Go(func() error { return b.readStates(ctx, ts, nil) })
 	g.Go(func() error { return b.listChunks(ctx, ts) })
 	return g.Wait()
 }
 
-func (b *batch) readStates(ctx context.Context, ts uint64) error {
+// readStates leaves out what this batch has written itself: its outcomes are
+// those of one revision after the other.
+func (b *batch) readStates(ctx context.Context, ts uint64, own []state) error {
+	written := map[string]bool{}
+	for _, s := range own {
+		written[s.key] = true
+	}
 	hashes := make([]int64, 0, len(b.docs))
 	for h := range b.docs {
 		hashes = append(hashes, h)
@@ -138,7 +144,7 @@ func (b *batch) readStates(ctx context.Context, ts uint64) error {
 	}
 	for _, s := range states {
 		for _, d := range b.docs[s.hash] {
-			if d.id == s.ID {
+			if d.id == s.ID && !written[s.key] {
 				d.states = append(d.states, s)
 				d.hold(s)
 			}

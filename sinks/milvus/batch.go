@@ -51,7 +51,7 @@ func (x *Index) newBatch(revisions []leat.Revision) *batch {
 	b := &batch{Index: x, docs: map[int64][]*document{}, now: time.Now()}
 	for i := range revisions {
 		if d := b.document(revisions[i].Document); revisions[i].Last {
-			d.until = max(d.until, revisions[i].Version)
+			d.until = max(d.until, min(revisions[i].Version, math.MaxInt64))
 		}
 	}
 	return b
