@@ -2,15 +2,10 @@ package milvus
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/milvus-io/milvus/client/v2/column"
 	"golang.org/x/sync/errgroup"
 
 	"leat"
@@ -23,7 +18,6 @@ const (
 	batchKeyBytes  = 1 << 20 // of keys in an expression
 	batchDocuments = 500     // in an expression
 	writers        = 2       // batches of chunks under way at once
-	maxChunkID     = 64
 )
 
 // Apply implements [leat.Sink]. It writes the rows of new versions, then their
@@ -34,126 +28,112 @@ const (
 // Two processes may apply versions of one document at the same time: whatever
 // the order of their writes, the highest state decides (I2). What the slower
 // one has left then is found when it looks at its documents again, which it
-// does with its next batch: that needs no further wait for the server's clock.
+// does with its next batch.
 func (x *Index) Apply(ctx context.Context, revisions []leat.Revision) ([]leat.Outcome, error) {
 	if x.reader {
 		return nil, fmt.Errorf("%s is open for reading only", x.db.at)
 	}
-	b := batch{Index: x, docs: map[int64][]*document{}, now: time.Now()}
-	for i := range revisions {
-		b.add(&revisions[i])
-	}
-	written := x.takeRecheck()
-	for id := range written {
-		b.document(id)
-	}
-	out, err := b.apply(ctx, revisions)
+	again := x.takeRecheck()
+	out, written, err := x.apply(ctx, revisions, again)
 	if err != nil {
-		x.addRecheck(written) // for the batch comes again, and they do not
+		x.doubtful.Store(true)
+		x.addRecheck(again)
 		return nil, err
 	}
-	x.addRecheck(b.written)
+	if len(revisions) > 0 {
+		x.doubtful.Store(false)
+	}
+	x.addRecheck(written)
 	return out, nil
 }
 
-func (x *Index) takeRecheck() map[string]bool {
+func (x *Index) takeRecheck() []string {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	taken := x.recheck
-	x.recheck = map[string]bool{}
+	x.recheck = nil
 	return taken
 }
 
-func (x *Index) addRecheck(ids map[string]bool) {
+func (x *Index) addRecheck(ids []string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for id := range ids {
-		x.recheck[id] = true
+	x.recheck = append(x.recheck, ids...)
+}
+
+// apply returns the ids of the documents it wrote, too.
+//
+// To know for sure what the store holds takes a wait for the server's clock.
+// It is passed with writing, on the ground of what can be read without: a
+// state that turns out to be superseded is never the highest, so it does no
+// harm for the moment it is there.
+func (x *Index) apply(ctx context.Context, revisions []leat.Revision, again []string) (out []leat.Outcome, written []string, err error) {
+	if len(revisions) == 0 && len(again) == 0 {
+		return nil, nil, ctx.Err()
 	}
-}
-
-// batch is what one Apply knows and does.
-type batch struct {
-	*Index
-	now     time.Time
-	docs    map[int64][]*document // by hash: two ids may share one
-	written map[string]bool
-}
-
-// document is one document of a batch: what the store holds of it and what is
-// to be written.
-type document struct {
-	id, escaped, name string
-	hash              int64
-	ends              bool // the batch has a last part of it
-
-	held   uint64                 // the highest version with a state, of the store or to be written
-	known  bool                   // there is one
-	states []string               // keys of all of its states in the store
-	parts  map[uint64]map[int]int // chunks of each part that is there, by version and part
-
-	rows     map[uint64]map[string]chunkRow // to write, by version and key
-	newState map[uint64]map[string]state    // to write, by version and key
-}
-
-type chunkRow struct {
-	doc     *document
-	version uint64
-	chunk   *leat.Chunk
-	heading string
-}
-
-func (b *batch) document(id string) *document {
-	name, hash := digest(id)
-	for _, d := range b.docs[hash] {
-		if d.id == id {
-			return d
-		}
-	}
-	d := &document{
-		id: id, escaped: escape(id), name: name, hash: hash, parts: map[uint64]map[int]int{},
-		rows: map[uint64]map[string]chunkRow{}, newState: map[uint64]map[string]state{},
-	}
-	b.docs[hash] = append(b.docs[hash], d)
-	return d
-}
-
-func (b *batch) add(r *leat.Revision) {
-	d := b.document(r.Document)
-	d.ends = d.ends || r.Last
-}
-
-func (b *batch) apply(ctx context.Context, revisions []leat.Revision) ([]leat.Outcome, error) {
-	if len(b.docs) == 0 {
-		return nil, ctx.Err()
-	}
-	ts, err := b.db.now(ctx)
+	ts, err := x.db.now(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := b.read(ctx, ts); err != nil {
-		return nil, err
+	first := x.newBatch(revisions)
+	known := uint64(asItIs)
+	if x.doubtful.Load() {
+		known = ts
 	}
-	out := make([]leat.Outcome, len(revisions))
-	for i := range revisions {
-		r := &revisions[i]
-		if out[i], err = b.plan(r); err != nil {
-			return nil, fmt.Errorf("%s: %s version %d: %w", b.db.at, r.Document, r.Version, err)
+	if err := first.read(ctx, known); err != nil {
+		return nil, nil, err
+	}
+	if _, err = first.plan(revisions); err != nil && known != ts { // a part may be missing only there
+		first = x.newBatch(revisions)
+		if err := first.read(ctx, ts); err != nil {
+			return nil, nil, err
 		}
+		_, err = first.plan(revisions)
 	}
-	// A chunk is durable before its state, and a state before what it
-	// supersedes goes (I4).
-	if err := b.write(ctx); err != nil {
-		return nil, err
+	if err != nil {
+		return nil, nil, err // nothing is written of a batch with one that is refused
 	}
-	if err := b.tidy(ctx, ts); err != nil {
-		return nil, err
+	rows, states := first.toWrite()
+	if err := x.write(ctx, rows, states); err != nil {
+		return nil, nil, err
 	}
-	return out, nil
+
+	sure := x.newBatch(revisions)
+	for _, id := range again {
+		sure.document(id)
+	}
+	if err := sure.readStates(ctx, ts, states); err != nil {
+		return nil, nil, err
+	}
+	if out, err = sure.plan(revisions); err != nil {
+		return nil, nil, err
+	}
+	for d := range first.documents() {
+		sure.document(d.id).listed = d.listed
+	}
+	for _, s := range states {
+		d := sure.document(s.ID)
+		d.states = append(d.states, s)
+		written = append(written, s.ID)
+	}
+	return out, written, sure.tidy(ctx)
 }
 
-// read fills in what the store holds of the documents.
+// read fills in what the store holds of the documents, as of ts.
 func (b *batch) read(ctx context.Context, ts uint64) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return b.readStates(ctx, ts, nil) })
+	g.Go(func() error { return b.listChunks(ctx, ts) })
+	return g.Wait()
+}
+
+// readStates leaves out what this batch has written itself: its outcomes are
+// those of one revision after the other.
+func (b *batch) readStates(ctx context.Context, ts uint64, own []state) error {
+	written := map[string]bool{}
+	for _, s := range own {
+		written[s.key] = true
+	}
 	hashes := make([]int64, 0, len(b.docs))
 	for h := range b.docs {
 		hashes = append(hashes, h)
@@ -164,25 +144,51 @@ func (b *batch) read(ctx context.Context, ts uint64) error {
 	}
 	for _, s := range states {
 		for _, d := range b.docs[s.hash] {
-			if d.id != s.ID {
-				continue
-			}
-			d.states = append(d.states, s.key)
-			if s.part >= 0 {
-				d.setPart(s.Version, s.part, s.Chunks)
-			} else if !d.known || s.Version > d.held {
-				d.held, d.known = s.Version, true
+			if d.id == s.ID && !written[s.key] {
+				d.states = append(d.states, s)
+				d.hold(s)
 			}
 		}
 	}
 	return nil
 }
 
-func (d *document) setPart(version uint64, part, chunks int) {
-	if d.parts[version] == nil {
-		d.parts[version] = map[int]int{}
+// listChunks finds the keys of chunks of versions that are to be superseded.
+// Most of them are known from their states. The others are what a crash has
+// left, in this process or, seconds ago, in another: without a doubt it is not
+// worth to wait until the server has taken in all that was written before.
+func (b *batch) listChunks(ctx context.Context, ts uint64) error {
+	var docs []*document
+	for d := range b.documents() {
+		if d.until > 0 {
+			docs = append(docs, d)
+		}
 	}
-	d.parts[version][part] = chunks
+	for part := range slices.Chunk(docs, batchDocuments) {
+		hashes, byName, newest := make([]int64, len(part)), map[string]*document{}, uint64(0)
+		for i, d := range part {
+			hashes[i], byName[d.name], newest = d.hash, d, max(newest, d.until)
+		}
+		for after, n := "", maxTopK; n == maxTopK; {
+			filter := fmt.Sprintf("%s && version < %d && %s > %q", in(hashes), newest, keyField, after)
+			found, err := b.db.query(ctx, b.names.chunks, filter, ts, maxTopK, keyField)
+			if err != nil {
+				return err
+			}
+			n = found.n
+			for i := range n {
+				after = found.text(keyField, i)
+				name, version, _, err := parseChunkKey(after)
+				if err != nil {
+					return fmt.Errorf("%s: collection %s: %w", b.db.at, b.names.chunks, err)
+				}
+				if d := byName[name]; d != nil && version < d.until {
+					d.listed = append(d.listed, after)
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // in is the filter for rows of documents.
@@ -199,140 +205,18 @@ func in(hashes []int64) string {
 	return f.String()
 }
 
-// plan decides what becomes of one revision. Nothing is written yet, so that a
-// batch with one that is refused leaves nothing.
-func (b *batch) plan(r *leat.Revision) (leat.Outcome, error) {
-	d := b.document(r.Document)
-	switch {
-	case r.Version > math.MaxInt64:
-		return 0, leat.Permanent(errors.New("the version is past 1<<63-1"))
-	case len(d.escaped)+longestStateTail > maxVarChar:
-		return 0, leat.Permanent(leat.Hint(fmt.Errorf("an id of %d bytes, escaped: %w", len(d.escaped), leat.ErrTooLarge),
-			"Milvus holds ids of up to %d bytes: shorten the key or path", maxVarChar-longestStateTail))
-	case len(r.Tag) > maxVarChar:
-		return 0, leat.Permanent(fmt.Errorf("a tag of %d bytes: %w", len(r.Tag), leat.ErrTooLarge))
-	case d.known && d.held > r.Version:
-		return leat.Superseded, nil // I2
-	case d.known && d.held == r.Version:
-		return leat.Applied, nil // a replay: versions are never used twice
-	}
-	parts, before := 0, 0
-	for ; parts < r.Part; parts++ {
-		n, ok := d.parts[r.Version][parts]
-		if !ok {
-			return 0, leat.Permanent(leat.Hint(fmt.Errorf("part %d came without part %d", r.Part, parts),
-				"the store was replaced while parts were under way: touch the document at its source or run `leat reindex`"))
-		}
-		before += n
-	}
-	if err := b.planChunks(d, r); err != nil {
-		return 0, err
-	}
-	s := state{hash: d.hash, part: -1, key: stateKey(d.escaped, r.Version), DocumentState: leat.DocumentState{
-		ID: r.Document, Version: r.Version, Deleted: r.Deleted, Tag: r.Tag, Title: r.Title,
-		Chunks: before + len(r.Chunks), Applied: b.now,
-	}}
-	if r.Last {
-		d.held, d.known = r.Version, true
-	} else {
-		s.part, s.key, s.Chunks = r.Part, partKey(d.escaped, r.Version, r.Part), len(r.Chunks)
-		d.setPart(r.Version, r.Part, len(r.Chunks))
-	}
-	if d.newState[r.Version] == nil {
-		d.newState[r.Version] = map[string]state{}
-	}
-	d.newState[r.Version][s.key] = s
-	return leat.Applied, nil
-}
-
-func (b *batch) planChunks(d *document, r *leat.Revision) error {
-	if d.rows[r.Version] == nil {
-		d.rows[r.Version] = map[string]chunkRow{}
-	}
-	for i := range r.Chunks {
-		ch := &r.Chunks[i]
-		if err := b.checkChunk(ch); err != nil {
-			return fmt.Errorf("chunk %d: %w", ch.Ordinal, err)
-		}
-		row := chunkRow{doc: d, version: r.Version, chunk: ch}
-		if len(ch.Heading) > 0 {
-			h, err := headings(ch.Heading)
-			if err != nil {
-				return err
-			}
-			row.heading = h
-		}
-		d.rows[r.Version][chunkKey(d.name, r.Version, ch.Ordinal)] = row
-	}
-	return nil
-}
-
-func (b *batch) checkChunk(ch *leat.Chunk) error {
-	if len(ch.Vector) != b.model.Dimension {
-		return leat.Hint(fmt.Errorf("a vector of %d dimensions, not of %d: %w", len(ch.Vector), b.model.Dimension, leat.ErrMismatch),
-			"run `leat reindex` to embed everything with one model")
-	}
-	var norm float64
-	for _, v := range ch.Vector {
-		norm += float64(v) * float64(v)
-	}
-	switch {
-	case !(math.Abs(norm-1) < 0.01): // NaN too
-		return leat.Permanent(fmt.Errorf("a vector of length %g, not 1", math.Sqrt(norm)))
-	case len(ch.ID) > maxChunkID:
-		return leat.Permanent(fmt.Errorf("an id of %d bytes: %w", len(ch.ID), leat.ErrTooLarge))
-	case ch.Ordinal < 0 || ch.Ordinal > math.MaxInt32:
-		return leat.Permanent(errors.New("its number is not between 0 and 1<<31-1"))
-	}
-	return nil
-}
-
-// headings as JSON. Where they are longer than a field holds, the outermost
-// are left out: they only tell people where a chunk stands.
-func headings(h []string) (string, error) {
-	for ; ; h = h[1:] {
-		j, err := json.Marshal(h)
-		if err != nil || len(j) <= maxVarChar {
-			return string(j), err
-		}
-	}
-}
-
-// write makes the new rows durable, chunks first.
-func (b *batch) write(ctx context.Context) error {
-	var rows []chunkRow
-	var states []state
-	b.written = map[string]bool{}
-	for _, same := range b.docs {
-		for _, d := range same {
-			for version, planned := range d.rows {
-				if d.known && version < d.held {
-					continue // superseded in this batch
-				}
-				for _, row := range planned {
-					rows = append(rows, row)
-				}
-			}
-			for version, planned := range d.newState {
-				for _, s := range planned {
-					if !d.known || version > d.held || version == d.held && s.part < 0 {
-						states = append(states, s)
-						b.written[d.id] = true
-					}
-				}
-			}
-		}
-	}
+// write makes rows durable, chunks before the states that make them searchable (I4).
+func (x *Index) write(ctx context.Context, rows []chunkRow, states []state) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(writers)
 	for part := range bounded(rows, chunkRow.size) {
-		g.Go(func() error { return b.db.upsert(gctx, b.names.chunks, chunkColumns(part, b.model.Dimension)) })
+		g.Go(func() error { return x.db.upsert(gctx, x.names.chunks, chunkColumns(part, x.model.Dimension)) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
 	for part := range bounded(states, state.size) {
-		if err := b.db.upsert(ctx, b.names.documents, stateColumns(part)); err != nil {
+		if err := x.db.upsert(ctx, x.names.documents, stateColumns(part)); err != nil {
 			return err
 		}
 	}
@@ -356,106 +240,47 @@ func bounded[R any](rows []R, size func(R) int) func(func([]R) bool) {
 	}
 }
 
-func (r chunkRow) size() int {
-	return 4*len(r.chunk.Vector) + len(r.doc.escaped) + len(r.heading) + 200
-}
-
-func chunkColumns(rows []chunkRow, dimension int) []column.Column {
-	n := len(rows)
-	numbers := func(of func(chunkRow) int64) []int64 {
-		out := make([]int64, n)
-		for i, r := range rows {
-			out[i] = of(r)
+// tidy removes what the held versions supersede: the chunks of versions that
+// have a state, and those that were listed. States go last: they tell what
+// there may be.
+func (b *batch) tidy(ctx context.Context) error {
+	var states, chunks []string
+	remove := func(key string) (err error) {
+		if chunks = append(chunks, key); len(chunks) == batchRows {
+			err, chunks = b.db.remove(ctx, b.names.chunks, chunks), chunks[:0]
 		}
-		return out
+		return err
 	}
-	texts := func(of func(chunkRow) string) []string {
-		out := make([]string, n)
-		for i, r := range rows {
-			out[i] = of(r)
+	for d := range b.documents() {
+		if !d.known {
+			continue
 		}
-		return out
-	}
-	vectors := make([][]float32, n)
-	for i, r := range rows {
-		vectors[i] = r.chunk.Vector
-	}
-	return []column.Column{
-		column.NewColumnVarChar(keyField, texts(func(r chunkRow) string { return chunkKey(r.doc.name, r.version, r.chunk.Ordinal) })),
-		column.NewColumnInt64(hashField, numbers(func(r chunkRow) int64 { return r.doc.hash })),
-		column.NewColumnVarChar("document", texts(func(r chunkRow) string { return r.doc.escaped })),
-		column.NewColumnInt64("version", numbers(func(r chunkRow) int64 { return int64(r.version) })),
-		column.NewColumnInt64("ordinal", numbers(func(r chunkRow) int64 { return int64(r.chunk.Ordinal) })),
-		column.NewColumnVarChar("chunk", texts(func(r chunkRow) string { return r.chunk.ID })),
-		column.NewColumnInt64("start", numbers(func(r chunkRow) int64 { return r.chunk.Start })),
-		column.NewColumnInt64("end", numbers(func(r chunkRow) int64 { return r.chunk.End })),
-		column.NewColumnInt64("tokens", numbers(func(r chunkRow) int64 { return int64(r.chunk.Tokens) })),
-		column.NewColumnInt64("page", numbers(func(r chunkRow) int64 { return int64(r.chunk.Page) })),
-		column.NewColumnVarChar("heading", texts(func(r chunkRow) string { return r.heading })),
-		column.NewColumnFloatVector(vectorField, dimension, vectors),
-	}
-}
-
-// tidy removes what the held versions supersede, and what a crash cut short
-// before its state was written: chunks first, so that a state is there as long
-// as a row of its version may be.
-func (b *batch) tidy(ctx context.Context, ts uint64) error {
-	var docs []*document
-	var states []string
-	for _, same := range b.docs {
-		for _, d := range same {
-			if !d.known {
-				continue
+		stale := map[uint64]int{} // how many chunks each superseded version has, numbered from 0
+		for _, s := range d.states {
+			if s.Version < d.held {
+				stale[s.Version] = max(stale[s.Version], s.Chunks)
 			}
-			n := len(states)
-			for _, key := range d.states {
-				_, version, part, err := parseStateKey(key)
-				if err != nil {
+			if s.Version < d.held || s.Version == d.held && s.part >= 0 {
+				states = append(states, s.key)
+			}
+		}
+		for version, n := range stale {
+			for ordinal := range n {
+				if err := remove(chunkKey(d.name, version, ordinal)); err != nil {
 					return err
 				}
-				if version < d.held || version == d.held && part >= 0 {
-					states = append(states, key)
+			}
+		}
+		for _, key := range d.listed {
+			if _, version, ordinal, _ := parseChunkKey(key); version < d.held && ordinal >= stale[version] {
+				if err := remove(key); err != nil {
+					return err
 				}
 			}
-			if d.ends || len(states) > n {
-				docs = append(docs, d)
-			}
 		}
 	}
-	for part := range slices.Chunk(docs, batchDocuments) {
-		if err := b.tidyChunks(ctx, part, ts); err != nil {
-			return err
-		}
+	if err := b.db.remove(ctx, b.names.chunks, chunks); err != nil {
+		return err
 	}
 	return b.db.remove(ctx, b.names.documents, states)
-}
-
-// tidyChunks reads as of a time before the batch was written, so that it need
-// not wait again.
-func (b *batch) tidyChunks(ctx context.Context, docs []*document, ts uint64) error {
-	hashes, byName, newest := make([]int64, len(docs)), map[string]*document{}, uint64(0)
-	for i, d := range docs {
-		hashes[i], byName[d.name], newest = d.hash, d, max(newest, d.held)
-	}
-	filter := fmt.Sprintf("%s && version < %d", in(hashes), newest)
-	for after := ""; ; {
-		found, err := b.db.query(ctx, b.names.chunks, fmt.Sprintf("%s && %s > %q", filter, keyField, after), ts, maxTopK, keyField)
-		if err != nil {
-			return err
-		}
-		var stale []string
-		for i := range found.n {
-			after = found.text(keyField, i)
-			name, version, err := parseChunkKey(after)
-			if err != nil {
-				return fmt.Errorf("%s: collection %s: %w", b.db.at, b.names.chunks, err)
-			}
-			if d := byName[name]; d != nil && version < d.held {
-				stale = append(stale, after)
-			}
-		}
-		if err := b.db.remove(ctx, b.names.chunks, stale); err != nil || found.n < maxTopK {
-			return err
-		}
-	}
 }

@@ -197,6 +197,9 @@ func (c *conn) wrap(ctx context.Context, op string, err error) error {
 	return wrapped
 }
 
+// asItIs has a read take what the server has at hand, without waiting.
+const asItIs = 1
+
 // now is a timestamp of the server: a read at it waits until the server has
 // applied all that was acknowledged before (about 200 ms by default, its
 // proxy.timeTickInterval), and further reads at it wait no more.

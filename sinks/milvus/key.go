@@ -105,13 +105,18 @@ func chunkKey(name string, version uint64, ordinal int) string {
 
 const maxChunkKey = len("1234567890123456789012/0123456789abcdef/01234567")
 
-// parseChunkKey returns the document's name and the version of a chunk's key.
-func parseChunkKey(key string) (name string, version uint64, err error) {
+// parseChunkKey returns the document's name, the version and the ordinal.
+func parseChunkKey(key string) (name string, version uint64, ordinal int, err error) {
 	if len(key) == maxChunkKey {
+		var n uint64
 		version, err = strconv.ParseUint(key[23:39], 16, 64)
+		if err == nil {
+			n, err = strconv.ParseUint(key[40:], 16, 32)
+		}
+		ordinal = int(n)
 	}
 	if len(key) != maxChunkKey || err != nil {
-		return "", 0, fmt.Errorf("the key %q is not of a chunk", key)
+		return "", 0, 0, fmt.Errorf("the key %q is not of a chunk", key)
 	}
-	return key[:22], version, nil
+	return key[:22], version, ordinal, nil
 }

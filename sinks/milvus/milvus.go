@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/milvus-io/milvus/client/v2/entity"
@@ -34,8 +35,9 @@ type Index struct {
 	log    *slog.Logger
 	reader bool
 
-	mu      sync.Mutex
-	recheck map[string]bool // documents that the last batches wrote, see Apply
+	doubtful atomic.Bool // a try may just have failed, here or in another process
+	mu       sync.Mutex
+	recheck  []string // documents that the last batches wrote, see Apply
 }
 
 var (
@@ -59,7 +61,8 @@ func open(ctx context.Context, cfg Config, name string, generation int, model le
 	if err != nil {
 		return nil, err
 	}
-	x := &Index{db: c, names: collectionNames(name, generation), model: model, log: log, recheck: map[string]bool{}}
+	x := &Index{db: c, names: collectionNames(name, generation), model: model, log: log}
+	x.doubtful.Store(true)
 	if err := x.prepare(ctx); err != nil {
 		return nil, errors.Join(err, c.close())
 	}

@@ -211,6 +211,60 @@ func TestSegments(t *testing.T) {
 	check()
 }
 
+// TestLargeDocument replaces a document of more chunks than the server gives
+// in one answer, in parts, and leaves nothing of the former version.
+func TestLargeDocument(t *testing.T) {
+	p := newPool(t, testenv.Milvus(t).Addr(), 1)
+	x, err := Open(t.Context(), p.cfg, p.take(t), 1, testModel, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { x.Close() })
+	const chunks = maxTopK + 616
+	for version := range uint64(2) {
+		for _, part := range inParts(revision("large", version, chunks), 1000) {
+			if _, err := x.Apply(t.Context(), []leat.Revision{part}); err != nil {
+				t.Fatal(err)
+			}
+			if !part.Last && part.Part%5 == 0 {
+				if st, err := x.Stats(t.Context()); err != nil || st.Chunks != int64(version)*chunks {
+					t.Fatalf("with part %d of version %d: %+v, %v", part.Part, version, st, err)
+				}
+			}
+		}
+		if diff := cmp.Diff(map[string]uint64{"large": version}, versions(t, x, "")); diff != "" {
+			t.Fatal(diff)
+		}
+		if c, s := rowCount(t, x, "large"); c != chunks || s != 1 {
+			t.Fatalf("%d rows of chunks and %d of states are there, not %d and 1", c, s, chunks)
+		}
+	}
+	// One that is cut short leaves chunks with no state; the next removes them.
+	rows := revision("large", 2, chunks)
+	if err := x.write(t.Context(), planned(t, x, rows), nil); err != nil {
+		t.Fatal(err)
+	}
+	x.doubtful.Store(true)
+	if _, err := x.Apply(t.Context(), []leat.Revision{revision("large", 3, 1)}); err != nil {
+		t.Fatal(err)
+	}
+	if c, s := rowCount(t, x, "large"); c != 1 || s != 1 {
+		t.Fatalf("%d rows of chunks and %d of states are left, not 1 and 1", c, s)
+	}
+}
+
+// planned returns the rows of chunks that an Apply of the revision writes.
+func planned(t *testing.T, x *Index, r leat.Revision) []chunkRow {
+	t.Helper()
+	revisions := []leat.Revision{r}
+	b := x.newBatch(revisions)
+	if _, err := b.plan(revisions); err != nil {
+		t.Fatal(err)
+	}
+	rows, _ := b.toWrite()
+	return rows
+}
+
 // TestAccess goes by way of TLS and a password.
 func TestAccess(t *testing.T) {
 	dir := t.TempDir()
@@ -386,9 +440,9 @@ func TestKeys(t *testing.T) {
 			t.Fatalf("%q as a prefix of %q", a, b)
 		}
 		name, _ := digest(a)
-		got, version, err := parseChunkKey(chunkKey(name, va, part))
-		if err != nil || got != name || version != va {
-			t.Fatal(got, version, err)
+		got, version, ordinal, err := parseChunkKey(chunkKey(name, va, part))
+		if err != nil || got != name || version != va || ordinal != part {
+			t.Fatal(got, version, ordinal, err)
 		}
 	})
 }
