@@ -46,7 +46,11 @@ func server(b *testing.B) *local.Elasticsearch {
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { dir.Remove() })
+	b.Cleanup(func() {
+		if err := dir.Remove(); err != nil {
+			b.Error(err)
+		}
+	})
 	es, err := local.StartElasticsearch(b.Context(), installation, dir.Path)
 	if err != nil {
 		b.Fatal(err)

@@ -66,17 +66,20 @@ func (c *client) over(cfg Config, transport http.RoundTripper) (err error) {
 	}
 	// go-elasticsearch's client would bring its whole typed API, which takes
 	// minutes to compile; its transport is what is used of it.
-	c.es, err = elastictransport.New(elastictransport.Config{
-		UserAgent: "leat", URLs: urls,
-		Username: cfg.User, Password: cfg.Password.Reveal(), APIKey: cfg.APIKey.Reveal(),
+	options := []elastictransport.Option{
+		elastictransport.WithUserAgent("leat"), elastictransport.WithURLs(urls...), elastictransport.WithTransport(transport),
 		// Everything that is sent may be sent twice.
-		RetryOnStatus: []int{http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout},
-		RetryOnError: func(r *http.Request, err error) bool {
-			return r.Context().Err() == nil && !isTLS(err)
-		},
-		RetryBackoff: func(attempt int) time.Duration { return 50 * time.Millisecond << attempt },
-		Transport:    transport,
-	})
+		elastictransport.WithRetryOnStatus(http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout),
+		elastictransport.WithRetryOnError(func(r *http.Request, err error) bool { return r.Context().Err() == nil && !isTLS(err) }),
+		elastictransport.WithRetryBackoff(func(attempt int) time.Duration { return 50 * time.Millisecond << attempt }),
+	}
+	switch {
+	case cfg.APIKey != "":
+		options = append(options, elastictransport.WithAPIKey(cfg.APIKey.Reveal()))
+	case cfg.User != "":
+		options = append(options, elastictransport.WithBasicAuth(cfg.User, cfg.Password.Reveal()))
+	}
+	c.es, err = elastictransport.NewClient(options...)
 	return err
 }
 

@@ -3,6 +3,7 @@ package elastic
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"hash/fnv"
@@ -36,8 +37,10 @@ type stopping struct{ *testing.M }
 func (m stopping) Run() int {
 	code := m.M.Run()
 	if shared.server != nil {
-		shared.server.Close()
-		shared.dir.Remove()
+		if err := errors.Join(shared.server.Close(), shared.dir.Remove()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
 	}
 	http.DefaultClient.CloseIdleConnections()
 	return code

@@ -59,7 +59,7 @@ func (c *cutter) serve() {
 		c.mu.Unlock()
 		for _, pair := range [][2]net.Conn{{in, out}, {out, in}} {
 			c.all.Go(func() {
-				io.Copy(pair[0], pair[1])
+				_, _ = io.Copy(pair[0], pair[1]) // until either side is cut
 				c.mu.Lock()
 				defer c.mu.Unlock()
 				for _, conn := range pair {
