@@ -27,9 +27,12 @@ type client struct {
 	urls []string // for messages
 }
 
-// answerLimit is how long a node may take to begin its answer: one that hangs
-// for longer is taken for dead, and the request goes to the next.
-const answerLimit = time.Minute
+// How long a request may take, and one that brings much. A node that hangs for
+// longer is taken for dead, and the next request goes to another.
+const (
+	requestLimit = time.Minute
+	bulkLimit    = 5 * time.Minute
+)
 
 func newClient(cfg Config) (*client, error) {
 	if err := cfg.Validate(); err != nil {
@@ -37,7 +40,6 @@ func newClient(cfg Config) (*client, error) {
 	}
 	c := &client{http: http.DefaultTransport.(*http.Transport).Clone(), urls: cfg.URLs}
 	c.http.MaxIdleConnsPerHost = 16
-	c.http.ResponseHeaderTimeout = answerLimit
 	if cfg.CAFile != "" {
 		pem, err := os.ReadFile(cfg.CAFile)
 		if err != nil {
@@ -66,28 +68,19 @@ func (c *client) over(cfg Config, transport http.RoundTripper) (err error) {
 	// minutes to compile; its transport is what is used of it.
 	options := []elastictransport.Option{
 		elastictransport.WithUserAgent("leat"), elastictransport.WithURLs(urls...), elastictransport.WithTransport(transport),
-		// Everything that is sent may be sent twice. What hangs is not asked again
-		// here, nor what will not be trusted, so that the operator hears of it.
+		// Everything that is sent may be sent twice.
 		elastictransport.WithRetryOnStatus(http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout),
-		elastictransport.WithRetryOnError(func(r *http.Request, err error) bool {
-			return r.Context().Err() == nil && !isTimeout(err) && !isTLS(err)
-		}),
+		elastictransport.WithRetryOnError(func(r *http.Request, err error) bool { return r.Context().Err() == nil && !isTLS(err) }),
 		elastictransport.WithRetryBackoff(func(attempt int) time.Duration { return 50 * time.Millisecond << attempt }),
 	}
-	if cfg.User != "" {
-		options = append(options, elastictransport.WithBasicAuth(cfg.User, cfg.Password.Reveal()))
-	}
-	if cfg.APIKey != "" {
+	switch {
+	case cfg.APIKey != "":
 		options = append(options, elastictransport.WithAPIKey(cfg.APIKey.Reveal()))
+	case cfg.User != "":
+		options = append(options, elastictransport.WithBasicAuth(cfg.User, cfg.Password.Reveal()))
 	}
 	c.es, err = elastictransport.NewClient(options...)
 	return err
-}
-
-// isTimeout tells answerLimit's error.
-func isTimeout(err error) bool {
-	var t interface{ Timeout() bool }
-	return errors.As(err, &t) && t.Timeout()
 }
 
 // isTLS tells that two sides do not agree on who they are.
@@ -125,17 +118,27 @@ func is(err error, kind string) bool {
 // out unless that is nil.
 func (c *client) call(ctx context.Context, method, path string, in, out any) error {
 	var body io.Reader
-	contentType := "application/json"
+	limit, contentType := requestLimit, "application/json"
 	switch in := in.(type) {
 	case nil:
 	case []byte:
-		body, contentType = bytes.NewReader(in), "application/x-ndjson"
+		body, limit, contentType = bytes.NewReader(in), bulkLimit, "application/x-ndjson"
 	default:
 		b, err := json.Marshal(in)
 		if err != nil {
 			return err
 		}
 		body = bytes.NewReader(b)
+	}
+	asked := ctx
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	fail := func(err error) error {
+		if ctx.Err() != nil && asked.Err() == nil {
+			return leat.Hint(fmt.Errorf("no answer within %v", limit), "Elasticsearch at %s hangs or has far too much work: look at its load and its log",
+				strings.Join(c.urls, ", "))
+		}
+		return c.explain(err)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, path, body)
 	if err != nil {
@@ -146,7 +149,7 @@ func (c *client) call(ctx context.Context, method, path string, in, out any) err
 	}
 	res, err := c.es.Perform(req)
 	if err != nil {
-		return c.explain(err)
+		return fail(err)
 	}
 	defer res.Body.Close()
 	if res.StatusCode >= 300 {
@@ -161,7 +164,7 @@ func (c *client) call(ctx context.Context, method, path string, in, out any) err
 		err = json.NewDecoder(res.Body).Decode(out)
 	}
 	if err != nil {
-		return c.explain(fmt.Errorf("read the answer: %w", err))
+		return fail(fmt.Errorf("read the answer: %w", err))
 	}
 	return nil
 }
