@@ -32,6 +32,14 @@ type cache struct {
 	mu     sync.Mutex // guards what follows
 	store  *store
 	closed bool // or it cannot be opened
+	unsaved
+}
+
+// unsaved are vectors that wait for the transaction under way to end: the next
+// takes all of them.
+type unsaved struct {
+	keys    []key
+	vectors [][]float32
 }
 
 // saveBatch texts are embedded before their vectors are saved: so many at most
@@ -148,17 +156,26 @@ func (c *cache) lookup(ctx context.Context, keys []key) (map[key][]float32, erro
 	return found, nil
 }
 
-// save keeps vectors; nil ones are of refused texts. What is embedded is kept
-// even if nobody waits for it any more.
+// save returns once the vectors are kept; nil ones are of refused texts. What is
+// embedded is kept even if nobody waits for it any more.
 func (c *cache) save(ctx context.Context, keys []key, vectors [][]float32) {
 	s := c.open()
 	if s == nil {
 		return
 	}
+	c.mu.Lock()
+	c.unsaved.keys, c.unsaved.vectors = append(c.unsaved.keys, keys...), append(c.unsaved.vectors, vectors...)
+	c.mu.Unlock()
 	c.writing.Lock()
-	err := s.save(context.WithoutCancel(ctx), keys, vectors, c.today(), c.maxBytes)
-	c.writing.Unlock()
-	c.trouble(s, err)
+	defer c.writing.Unlock()
+	c.mu.Lock()
+	due := c.unsaved
+	c.unsaved = unsaved{}
+	c.mu.Unlock()
+	if len(due.keys) == 0 { // another call has saved these
+		return
+	}
+	c.trouble(s, s.save(context.WithoutCancel(ctx), due.keys, due.vectors, c.today(), c.maxBytes))
 }
 
 // open returns the store, or nil: go without it.

@@ -91,13 +91,13 @@ embedder: {%s}
 	// measured process little.
 	watch := make(chan committed, rate*seconds)
 	latencies := make(chan []time.Duration)
-	go func() { latencies <- await(b, store, watch) }()
+	go func() { latencies <- await(b, store, id, watch) }()
 	tick := time.NewTicker(time.Second / time.Duration(rate))
 	for n := 1; n <= rate*seconds; n++ {
 		<-tick.C
 		at := insert(n)
 		if n%sample == 0 {
-			watch <- committed{id(n), at}
+			watch <- committed{n, at}
 		}
 	}
 	close(watch)
@@ -110,16 +110,17 @@ embedder: {%s}
 	b.ReportMetric(0, "ns/op")
 }
 
+// committed is a row that was.
 type committed struct {
-	id string
+	n  int
 	at time.Time
 }
 
 // await notes when each document has reached both indexes.
-func await(b *testing.B, store *reader, watch <-chan committed) []time.Duration {
+func await(b *testing.B, store *reader, id func(int) string, watch <-chan committed) []time.Duration {
 	var all []time.Duration
 	for c := range watch {
-		for !store.holds(b, c.id) {
+		for !store.holds(b, id(c.n)) {
 			time.Sleep(time.Millisecond)
 		}
 		all = append(all, time.Since(c.at))

@@ -46,17 +46,41 @@ type flowStage struct {
 	name, group, topic string
 	maxRecords         int // of one batch
 	maxBytes           int
+	mixed              bool          // a batch holds records of all partitions
+	every              time.Duration // the least time between two batches in a stream of changes
 }
+
+// How soon a batch may follow another, where a network and servers are between
+// the stages: each request costs them more than a record does, and what is
+// searchable shows no sooner than a store refreshes.
+const (
+	produceEvery = 30 * time.Millisecond
+	clusterEvery = 60 * time.Millisecond
+	storeEvery   = 200 * time.Millisecond
+)
 
 // flow lists the consuming stages in the order of the flow. Batches for the
 // embedder are small, since a batch is what a live change waits for.
 func (a *App) flow() []flowStage {
-	return []flowStage{
-		{stage.Chunker, a.groups.Chunker, a.topics.Documents, 500, 4 << 20},
-		{stage.Embedder, a.groups.Embedder, a.topics.Chunks, 64, 1 << 20},
-		{stage.TextIndexer, a.groups.TextIndexer, a.topics.Chunks, 500, 4 << 20},
-		{stage.VectorIndexer, a.groups.VectorIndexer, a.topics.Vectors, 500, 4 << 20},
+	flow := []flowStage{
+		{name: stage.Chunker, group: a.groups.Chunker, topic: a.topics.Documents, maxRecords: 500, maxBytes: 4 << 20},
+		{name: stage.Embedder, group: a.groups.Embedder, topic: a.topics.Chunks, maxRecords: 64, maxBytes: 1 << 20},
+		{name: stage.TextIndexer, group: a.groups.TextIndexer, topic: a.topics.Chunks, maxRecords: 500, maxBytes: 4 << 20, mixed: true},
+		{name: stage.VectorIndexer, group: a.groups.VectorIndexer, topic: a.topics.Vectors, maxRecords: 500, maxBytes: 4 << 20, mixed: true},
 	}
+	for i := range flow {
+		s := &flow[i]
+		// A model behind a server gains by large requests; the built-in one takes
+		// a text on each core.
+		s.mixed = s.mixed || s.name == stage.Embedder && a.cfg.Embedder.OpenAI != nil
+		switch {
+		case a.remote(s.name):
+			s.every = storeEvery
+		case a.cfg.Kafka != nil:
+			s.every = clusterEvery
+		}
+	}
+	return flow
 }
 
 func (a *App) brokerDir() string { return filepath.Join(a.cfg.DataDir, "broker") }

@@ -31,7 +31,7 @@ type RunOptions struct {
 // Snapshot is what a running process shows of itself.
 type Snapshot struct {
 	States  map[string]stage.State
-	Backlog map[string]int64 // records to consume, by stage
+	Backlog map[string]int64 // records to consume, by stage of this process
 }
 
 // Run runs stages until ctx ends or, with Once, until every change made at the
@@ -45,6 +45,9 @@ func (a *App) Run(ctx context.Context, o RunOptions) (err error) {
 	p := process{App: a, options: o}
 	defer func() { err = errors.Join(err, p.close()) }()
 	if err := p.open(ctx); err != nil {
+		if ctx.Err() != nil { // told to end while it waited
+			return nil
+		}
 		return err
 	}
 	if o.Ready != nil {
@@ -87,14 +90,26 @@ func (p *process) has(name string) bool {
 
 // open opens, in the order of the flow, what the stages of this process need.
 func (p *process) open(ctx context.Context) (err error) {
-	if p.conn, err = p.connect(ctx, true); err != nil {
+	err = retry.Do(ctx, func() (err error) {
+		if p.conn, err = p.connect(ctx, true); p.options.Once || !bus.IsAway(err) {
+			err = leat.Permanent(err)
+		}
+		return err
+	}, func(err error) {
+		p.log.Warn("waiting for Kafka", "error", err, "hint", leat.HintOf(err))
+	})
+	if err != nil {
 		return err
 	}
 	p.closers = append(p.closers, p.conn.Close)
 	if err := p.ensureTopics(ctx, p.conn); err != nil {
 		return err
 	}
-	p.producer = p.conn.NewProducer(bus.ProducerConfig{})
+	var producer bus.ProducerConfig
+	if p.cfg.Kafka != nil {
+		producer.Every = produceEvery
+	}
+	p.producer = p.conn.NewProducer(producer)
 	p.closers = append(p.closers, p.producer.Close)
 	p.dead = &stage.DeadLetters{Topic: p.topics.DeadLetters, Out: p.producer, Log: p.log}
 	p.health = &stage.Health{Topic: p.topics.Positions, Out: p.producer, Log: p.log}
@@ -219,7 +234,7 @@ func (p *process) consume(ctx context.Context, s flowStage) error {
 		return nil
 	})
 	g.Go(func() error {
-		cfg := bus.ConsumeConfig{Group: s.group, Topic: s.topic, MaxRecords: s.maxRecords, MaxBytes: s.maxBytes}
+		cfg := bus.ConsumeConfig{Group: s.group, Topic: s.topic, MaxRecords: s.maxRecords, MaxBytes: s.maxBytes, Mixed: s.mixed, Every: s.every}
 		return p.conn.Consume(ctx, cfg, func(ctx context.Context, batch []bus.Record) error {
 			select {
 			case <-ready:
@@ -323,6 +338,9 @@ func (p *process) watch(ctx context.Context) error {
 		}
 		snap := Snapshot{States: p.health.States(), Backlog: map[string]int64{}}
 		for _, s := range p.flow() {
+			if !p.has(s.name) {
+				continue
+			}
 			if lag, err := p.conn.Lag(ctx, s.group, s.topic); err == nil {
 				for _, l := range lag {
 					snap.Backlog[s.name] += l.Records()

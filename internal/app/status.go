@@ -94,9 +94,9 @@ func (a *App) Status(ctx context.Context) (st Status, err error) {
 		out := StageStatus{Name: s.name, State: "never run", Processes: len(running[s.group])}
 		for _, l := range lag {
 			out.Backlog += l.Records()
-			if out.Oldest.IsZero() || (!l.Oldest.IsZero() && l.Oldest.Before(out.Oldest)) {
-				out.Oldest = l.Oldest
-			}
+		}
+		if out.Oldest, err = conn.Oldest(ctx, s.topic, lag); err != nil {
+			return st, err
 		}
 		if s, ok := latest(states[s.name], running[s.group]); ok {
 			out.State, out.Error, out.Hint = s.State, s.Error, s.Hint

@@ -104,6 +104,15 @@ func New(cfg Config, log *slog.Logger) (*Client, error) {
 	return c, nil
 }
 
+// awayError is of brokers that do not answer, which they may do later.
+type awayError struct{ error }
+
+func (e awayError) Unwrap() error { return e.error }
+
+// IsAway reports whether Ping found that no broker answers, rather than that one
+// refuses.
+func IsAway(err error) bool { return errors.As(err, new(awayError)) }
+
 // Ping tells whether a broker answers and lets this client in.
 func (c *Client) Ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
@@ -115,7 +124,10 @@ func (c *Client) Ping(ctx context.Context) error {
 		if isTimeout(err) && ctx.Err() == nil && pause(ctx, attempt) {
 			continue
 		}
-		return c.wrap(err, "asking the brokers at %s who they are", strings.Join(c.brokers, ","))
+		if err = c.wrap(err, "asking the brokers at %s who they are", strings.Join(c.brokers, ",")); err != nil && !refused(err) {
+			return awayError{err}
+		}
+		return err
 	}
 }
 

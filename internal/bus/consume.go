@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/segmentio/kafka-go"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -15,7 +14,16 @@ import (
 type ConsumeConfig struct {
 	Group, Topic string
 	MaxRecords   int // of one batch; default 1000
-	MaxBytes     int // of one batch; as much again is fetched ahead, twice, per partition; default 4 MiB (I8)
+	MaxBytes     int // of one batch; as much again is fetched ahead, twice; default 4 MiB (I8)
+
+	// Mixed has batches hold records of all partitions, one batch at a time, for
+	// a handler that gains by large ones. Otherwise each partition has its own,
+	// and a slow document holds up its own partition alone.
+	Mixed bool
+	// Every is the least time between two fetches of which the first found all
+	// there is: what comes in a stream is handled together. What comes after
+	// a while of silence is handled at once.
+	Every time.Duration
 }
 
 const (
@@ -29,13 +37,13 @@ const (
 )
 
 // Consume joins the group and hands batches to handle until ctx ends (it then
-// returns nil) or handle fails (it returns that error). A batch is never empty,
-// holds records of one partition in offset order, whatever is at hand up to the
-// limits. handle returns nil when all effects are durable; then the offsets are
-// committed (I1). Its context ends when the partition is lost to another
-// member: whatever it returns then is ignored and the records come again, here
-// or there. Partitions are handled in parallel. Broker restarts, rebalances and
-// lost sessions are healed inside.
+// returns nil) or handle fails (it returns that error). A batch is never empty
+// and holds, of each partition, records in offset order, whatever is at hand up
+// to the limits. handle returns nil when all effects are durable; then the
+// offsets are committed (I1). Its context ends when the partitions are lost to
+// another member: whatever it returns then is ignored and the records come
+// again, here or there. Broker restarts, rebalances and lost sessions are healed
+// inside.
 func (c *Client) Consume(ctx context.Context, cfg ConsumeConfig, handle func(ctx context.Context, batch []Record) error) error {
 	if cfg.MaxRecords <= 0 {
 		cfg.MaxRecords = defaultBatchRecords
@@ -44,17 +52,31 @@ func (c *Client) Consume(ctx context.Context, cfg ConsumeConfig, handle func(ctx
 		cfg.MaxBytes = defaultFetchBytes
 	}
 	return c.member(ctx, cfg.Group, cfg.Topic, func(ctx context.Context, gen *generation) error {
+		if len(gen.offsets) == 0 { // more members than partitions
+			<-ctx.Done()
+			return nil
+		}
 		m := &marks{offsets: map[int]int64{}, wake: make(chan struct{}, 1)}
+		r := &reader{client: c, cfg: cfg, marks: m, room: make(chan struct{}, 1)}
+		all := &worker{cfg: cfg, handle: handle, marks: m, wake: make(chan struct{}, 1), room: r.room}
+		workers := []*worker{all}
+		if !cfg.Mixed {
+			workers = nil
+		}
 		for partition, offset := range gen.offsets {
 			m.offsets[partition] = max(offset, 0)
+			w := all
+			if !cfg.Mixed {
+				w = &worker{cfg: cfg, handle: handle, marks: m, wake: make(chan struct{}, 1), room: r.room}
+				workers = append(workers, w)
+			}
+			box := &inbox{partition: partition, ask: offset, next: offset, owner: w.wake}
+			r.boxes, w.boxes = append(r.boxes, box), append(w.boxes, box)
 		}
 		g, work := errgroup.WithContext(ctx)
-		for partition, offset := range gen.offsets {
-			p := &partitionConsumer{
-				client: c, cfg: cfg, handle: handle, marks: m,
-				fetcher: fetcher{client: c, topic: cfg.Topic, partition: partition, offset: offset},
-			}
-			g.Go(func() error { return p.run(work) })
+		g.Go(func() error { return r.run(work) })
+		for _, w := range workers {
+			g.Go(func() error { return w.run(work) })
 		}
 		committed := make(chan struct{})
 		done := make(chan struct{})
@@ -65,136 +87,73 @@ func (c *Client) Consume(ctx context.Context, cfg ConsumeConfig, handle func(ctx
 		err := g.Wait()
 		close(done)
 		<-committed
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			return nil
+		}
 		return err
 	})
 }
 
-// partitionConsumer handles one assigned partition of one generation.
-type partitionConsumer struct {
-	client  *Client
-	cfg     ConsumeConfig
-	handle  func(ctx context.Context, batch []Record) error
-	marks   *marks
-	fetcher fetcher
+// worker hands what was fetched of its partitions to the handler.
+type worker struct {
+	cfg    ConsumeConfig
+	handle func(ctx context.Context, batch []Record) error
+	marks  *marks
+	boxes  []*inbox
+	first  int           // of the boxes, which the next batch begins with: they take turns
+	wake   chan struct{} // capacity 1: something came
+	room   chan<- struct{}
 }
 
-// run fetches ahead of the handler until ctx ends (nil) or the handler fails.
-func (p *partitionConsumer) run(ctx context.Context) error {
-	ahead := make(chan fetched, 1)
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return p.fetch(ctx, ahead) })
-	g.Go(func() error { return p.work(ctx, ahead) })
-	err := g.Wait()
-	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-		return nil
-	}
-	return err
-}
-
-func (p *partitionConsumer) fetch(ctx context.Context, ahead chan<- fetched) error {
-	log := p.client.log.With("group", p.cfg.Group, "topic", p.cfg.Topic, "partition", p.fetcher.partition)
-	attempt := 0
-	if p.fetcher.offset < 0 { // nothing committed yet
-		first, _, err := p.client.bounds(ctx, p.cfg.Topic, p.fetcher.partition)
-		if err != nil {
-			return err
-		}
-		p.fetcher.offset = first
-	}
+func (w *worker) run(ctx context.Context) error {
 	for {
-		got, err := p.fetcher.fetch(ctx, p.cfg.MaxBytes, fetchWait)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, kafka.OffsetOutOfRange):
-			if err = p.reset(ctx); err != nil && !pause(ctx, attempt) {
-				return nil
-			}
-			continue
-		case refused(err):
-			return p.client.wrap(err, "reading %s", p.cfg.Topic)
-		case err != nil:
-			if attempt++; attempt == 4 {
-				log.Warn("cannot read, trying on", "error", err)
-			}
-			if !pause(ctx, attempt) {
-				return nil
-			}
-			continue
-		}
-		attempt = 0
-		// Progress without records is progress too: the end of a partition may
-		// hold what is nobody's to handle.
-		if len(got.records) == 0 && !p.marks.behind(p.fetcher.partition, got.next) {
-			continue
-		}
-		select {
-		case ahead <- got:
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-// reset moves to the start of a partition whose log no longer holds the
-// committed offset: of a compacted topic that is no loss, otherwise retention
-// was shorter than the group was away, which nobody should have to find out.
-func (p *partitionConsumer) reset(ctx context.Context) error {
-	first, end, err := p.client.bounds(ctx, p.cfg.Topic, p.fetcher.partition)
-	if err != nil {
-		return err
-	}
-	lost := p.fetcher.offset
-	p.fetcher.offset = first
-	p.client.log.Error("the topic no longer holds the records after the committed offset; going on with the oldest it has",
-		"group", p.cfg.Group, "topic", p.cfg.Topic, "partition", p.fetcher.partition, "committed", lost, "oldest", first, "end", end,
-		"hint", "unless the topic is compacted, changes may be missing: run leat verify --repair, and give the topic a longer retention")
-	return nil
-}
-
-func (p *partitionConsumer) work(ctx context.Context, ahead <-chan fetched) error {
-	var pending fetched
-	for {
-		if len(pending.records) == 0 {
+		batch, reached := w.take()
+		if len(reached) == 0 {
 			select {
-			case pending = <-ahead:
+			case <-w.wake:
+				continue
 			case <-ctx.Done():
 				return ctx.Err()
 			}
 		}
-		select { // a slow handler finds more at hand: larger batches catch up faster
-		case more := <-ahead:
-			pending.records = append(pending.records, more.records...)
-			pending.next = more.next
-		default:
-		}
-		batch := pending.records[:p.fits(pending.records)]
-		next := pending.next
-		if len(batch) < len(pending.records) {
-			next = pending.records[len(batch)].Offset
-		}
+		notify(w.room)
 		if len(batch) > 0 {
-			if err := p.handle(ctx, batch); err != nil {
+			if err := w.handle(ctx, batch); err != nil {
 				return err
 			}
 			if ctx.Err() != nil { // what it returned is ignored
 				return ctx.Err()
 			}
 		}
-		pending.records = pending.records[len(batch):]
-		p.marks.done(p.fetcher.partition, next) // I1
+		for partition, next := range reached {
+			w.marks.done(partition, next) // I1
+		}
 	}
 }
 
-// fits counts the records, at least one if there is one, within the limits of a batch.
-func (p *partitionConsumer) fits(recs []Record) int {
-	bytes := 0
-	for i := range recs {
-		if bytes += recs[i].size(); i == p.cfg.MaxRecords || i > 0 && bytes > p.cfg.MaxBytes {
-			return i
+// take makes a batch of what is at hand, of each partition its share first, so
+// that a backlog of one does not keep the others waiting. It says how far that
+// reaches in each. Progress without records is progress too: the end of a
+// partition may hold what is nobody's to handle.
+func (w *worker) take() (batch []Record, reached map[int]int64) {
+	reached = map[int]int64{}
+	records, bytes := w.cfg.MaxRecords, w.cfg.MaxBytes
+	for _, share := range []int{max(1, w.cfg.MaxRecords/len(w.boxes)), w.cfg.MaxRecords} {
+		for i := range w.boxes {
+			box := w.boxes[(w.first+i)%len(w.boxes)]
+			taken, next := box.take(min(share, records), bytes, len(batch) == 0)
+			for j := range taken {
+				bytes -= taken[j].size()
+			}
+			records -= len(taken)
+			batch = append(batch, taken...)
+			if len(taken) > 0 || w.marks.behind(box.partition, next) {
+				reached[box.partition] = next
+			}
 		}
 	}
-	return len(recs)
+	w.first++
+	return batch, reached
 }
 
 // marks are the offsets that may be committed, by partition.
@@ -210,12 +169,13 @@ func (m *marks) done(partition int, next int64) {
 	m.offsets[partition] = next
 	m.dirty = true
 	m.mu.Unlock()
-	m.notify()
+	notify(m.wake)
 }
 
-func (m *marks) notify() {
+// notify wakes whoever waits for c, which has room for one.
+func notify(c chan<- struct{}) {
 	select {
-	case m.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -241,7 +201,7 @@ func (m *marks) commit(gen *generation, done <-chan struct{}) {
 			// The coordinator is away, or the generation is over and what was not
 			// committed comes again.
 			gen.log.Debug("offsets not committed", "error", err)
-			m.notify()
+			notify(m.wake)
 		}
 		if last {
 			return

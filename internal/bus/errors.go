@@ -180,7 +180,14 @@ const (
 // random, and reports whether ctx still lives.
 func pause(ctx context.Context, attempt int) bool {
 	d := min(minPause<<min(attempt, 10), maxPause)
-	d = d/2 + rand.N(d/2)
+	return sleep(ctx, d/2+rand.N(d/2))
+}
+
+// sleep reports false where ctx ended before.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

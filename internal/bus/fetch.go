@@ -10,6 +10,7 @@ import (
 
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
+	fetchapi "github.com/segmentio/kafka-go/protocol/fetch"
 )
 
 const (
@@ -36,72 +37,130 @@ type fetcher struct {
 
 // fetch waits up to wait for records and moves on past what it returns.
 func (f *fetcher) fetch(ctx context.Context, maxBytes int, wait time.Duration) (fetched, error) {
-	got, err := f.fetchAt(ctx, f.offset, maxBytes, wait)
+	got, err := f.client.fetch(ctx, f.topic, []place{{f.partition, f.offset}}, maxBytes, maxBytes, wait)
 	if err != nil {
 		return fetched{}, err
 	}
-	if got.next == f.offset && got.stuck {
-		if got.next, err = f.skip(ctx, got.base, got.end); err != nil {
-			return fetched{}, err
+	if got[0].err != nil {
+		return fetched{}, got[0].err
+	}
+	f.offset = got[0].next
+	return got[0].fetched, nil
+}
+
+// place is where to read on in a partition.
+type place struct {
+	partition int
+	offset    int64
+}
+
+// answer is what a fetch brought of one partition.
+type answer struct {
+	place
+	fetched
+	err error // of this partition alone
+}
+
+// fetch asks the leader of all these partitions for records, in one request,
+// and waits up to wait for the first; the answers come in the order of the
+// places. The first partition that has some brings at least one batch.
+func (c *Client) fetch(ctx context.Context, topic string, places []place, maxBytes, partitionBytes int, wait time.Duration) ([]answer, error) {
+	read, err := c.fetchOnce(ctx, topic, places, maxBytes, partitionBytes, wait)
+	if err != nil {
+		return nil, err
+	}
+	answers := make([]answer, len(read))
+	for i, r := range read {
+		answers[i] = r.answer
+		if r.err == nil && r.next == r.offset && r.base >= 0 { // a batch, yet no record at or after the offset
+			answers[i].next, answers[i].err = c.skip(ctx, topic, r)
 		}
 	}
-	f.offset = got.next
-	return got.fetched, nil
+	return answers, nil
 }
 
-type fetchedAt struct {
-	fetched
-	base  int64 // offset of the first batch; -1 where there is none
-	stuck bool  // there was a batch, yet no record at or after the offset
+// batchAt is an answer and where its first batch began; -1 where there was none.
+type batchAt struct {
+	answer
+	base int64
 }
 
-func (f *fetcher) fetchAt(ctx context.Context, offset int64, maxBytes int, wait time.Duration) (fetchedAt, error) {
-	res, err := f.client.kafka.Fetch(ctx, &kafka.FetchRequest{
-		Topic: f.topic, Partition: f.partition, Offset: offset,
-		MinBytes: 1, MaxBytes: int64(maxBytes), MaxWait: wait,
+func (c *Client) fetchOnce(ctx context.Context, topic string, places []place, maxBytes, partitionBytes int, wait time.Duration) ([]batchAt, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	ask := fetchapi.RequestTopic{Topic: topic}
+	for _, p := range places {
+		ask.Partitions = append(ask.Partitions, fetchapi.RequestPartition{
+			Partition: int32(p.partition), CurrentLeaderEpoch: -1, FetchOffset: p.offset, LogStartOffset: -1, PartitionMaxBytes: int32(partitionBytes),
+		})
+	}
+	m, err := c.tr.RoundTrip(ctx, c.addr, &fetchapi.Request{
+		ReplicaID: -1, MaxWaitTime: int32(wait.Milliseconds()), MinBytes: 1, MaxBytes: int32(maxBytes),
+		SessionID: -1, SessionEpoch: -1, Topics: []fetchapi.RequestTopic{ask},
 	})
 	if err != nil {
-		return fetchedAt{}, err
+		return nil, err
 	}
-	if res.Error != nil {
-		return fetchedAt{}, res.Error
+	res := m.(*fetchapi.Response)
+	if res.ErrorCode != 0 {
+		return nil, kafka.Error(res.ErrorCode)
 	}
-	got := fetchedAt{fetched: fetched{next: offset, end: res.HighWatermark}, base: -1}
-	for _, batch := range batches(res.Records) {
-		if got.base < 0 {
-			got.base = batchBase(batch)
+	answers := make([]batchAt, len(places))
+	at := make(map[int]*batchAt, len(places))
+	for i, p := range places {
+		// A broker may leave out what no room is left for in its response.
+		answers[i] = batchAt{answer{place: p, fetched: fetched{next: p.offset, end: p.offset + 1}}, -1}
+		at[p.partition] = &answers[i]
+	}
+	for _, t := range res.Topics {
+		for i := range t.Partitions {
+			if a := at[int(t.Partitions[i].Partition)]; a != nil {
+				a.err = a.read(topic, &t.Partitions[i])
+			}
+		}
+	}
+	return answers, nil
+}
+
+func (a *batchAt) read(topic string, res *fetchapi.ResponsePartition) error {
+	if res.ErrorCode != 0 {
+		return kafka.Error(res.ErrorCode)
+	}
+	a.fetched = fetched{next: a.offset, end: res.HighWatermark}
+	for _, batch := range batches(res.RecordSet.Records) {
+		if a.base < 0 {
+			a.base = batchBase(batch)
 		}
 		if control, ok := batch.(*protocol.ControlBatch); ok {
 			// The marker that ends a transaction: one record, nobody's but the broker's.
-			got.next = max(got.next, control.BaseOffset+1)
+			a.next = max(a.next, control.BaseOffset+1)
 			continue
 		}
-		if err := f.read(batch, offset, &got.fetched); err != nil {
-			return fetchedAt{}, err
+		if err := a.readBatch(topic, batch); err != nil {
+			return err
 		}
 	}
-	got.stuck = got.base >= 0 && got.next == offset
-	return got, nil
+	return nil
 }
 
-// read appends the records of a batch at or after offset.
-func (f *fetcher) read(batch protocol.RecordReader, offset int64, got *fetched) error {
+// readBatch appends the records of a batch at or after the offset asked for.
+func (a *batchAt) readBatch(topic string, batch protocol.RecordReader) error {
 	for {
 		rec, err := batch.ReadRecord()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("reading a batch of %s/%d at offset %d: %w", f.topic, f.partition, got.next, err)
+			return fmt.Errorf("reading a batch of %s/%d at offset %d: %w", topic, a.partition, a.next, err)
 		}
-		r := Record{Topic: f.topic, Partition: f.partition, Offset: rec.Offset, Time: rec.Time}
+		r := Record{Topic: topic, Partition: a.partition, Offset: rec.Offset, Time: rec.Time}
 		if r.Key, err = readAll(rec.Key); err == nil {
 			r.Value, err = readAll(rec.Value)
 		}
 		if err != nil {
-			return fmt.Errorf("reading record %d of %s/%d: %w", rec.Offset, f.topic, f.partition, err)
+			return fmt.Errorf("reading record %d of %s/%d: %w", rec.Offset, topic, a.partition, err)
 		}
-		if rec.Offset < offset { // a batch may begin before the offset asked for
+		if rec.Offset < a.offset { // a batch may begin before the offset asked for
 			continue
 		}
 		if len(rec.Headers) > 0 {
@@ -110,9 +169,9 @@ func (f *fetcher) read(batch protocol.RecordReader, offset int64, got *fetched) 
 				r.Headers[i] = Header(h)
 			}
 		}
-		got.records = append(got.records, r)
-		got.bytes += r.size()
-		got.next = rec.Offset + 1
+		a.records = append(a.records, r)
+		a.bytes += r.size()
+		a.next = rec.Offset + 1
 	}
 }
 
@@ -131,21 +190,27 @@ func readAll(b protocol.Bytes) ([]byte, error) {
 // a fetch there answers with the same batch again and again, and kafka-go does
 // not tell where it ends. It is the smallest offset at which another batch, or
 // the end of the partition, is found.
-func (f *fetcher) skip(ctx context.Context, base, end int64) (int64, error) {
+func (c *Client) skip(ctx context.Context, topic string, stuck batchAt) (int64, error) {
 	var failed error
-	n := sort.Search(int(end-f.offset), func(i int) bool {
+	n := sort.Search(int(stuck.end-stuck.offset), func(i int) bool {
 		if failed != nil {
 			return true
 		}
-		got, err := f.fetchAt(ctx, f.offset+int64(i), fetchOneBatch, minPause)
+		got, err := c.fetchOnce(ctx, topic, []place{{stuck.partition, stuck.offset + int64(i)}}, fetchOneBatch, fetchOneBatch, minPause)
+		if err == nil {
+			err = got[0].err
+		}
 		failed = err
-		return err != nil || got.base != base
+		return err != nil || got[0].base != stuck.base
 	})
-	return f.offset + int64(n), failed
+	return stuck.offset + int64(n), failed
 }
 
 // batches takes a response apart.
-func batches(r kafka.RecordReader) []protocol.RecordReader {
+func batches(r protocol.RecordReader) []protocol.RecordReader {
+	if r == nil {
+		return nil
+	}
 	if s, ok := r.(*protocol.RecordStream); ok {
 		return s.Records
 	}

@@ -44,7 +44,9 @@ func oneBatch(t *testing.T, c *Client, recs []Record) {
 	for i := range recs {
 		items[i].Record = recs[i]
 	}
-	if err := c.appendRaw(t.Context(), "t", 0, appendBatch(nil, items, session, time.Now())); err != nil {
+	a := appending{topicPartition{"t", 0}, appendBatch(nil, items, session, time.Now()), make(chan error, 1)}
+	(&sender{client: c}).request(t.Context(), []appending{a})
+	if err := <-a.done; err != nil {
 		t.Fatal(err)
 	}
 }

@@ -121,9 +121,8 @@ func (c *Client) committed(ctx context.Context, group, topic string, partitions 
 // PartitionLag is how far a group is behind in one partition.
 type PartitionLag struct {
 	Partition int
-	Committed int64     // the next offset to consume; the log's start where nothing is committed
-	End       int64     // the offset after the last record
-	Oldest    time.Time // of the oldest record not consumed; zero where there is none
+	Committed int64 // the next offset to consume; the log's start where nothing is committed
+	End       int64 // the offset after the last record
 }
 
 // Records not consumed yet; on a compacted topic an upper bound.
@@ -142,23 +141,31 @@ func (c *Client) Lag(ctx context.Context, group, topic string) ([]PartitionLag, 
 	lags := make([]PartitionLag, len(spans))
 	for p, s := range spans {
 		lags[p] = PartitionLag{Partition: p, Committed: s.resume(offsets[p]), End: s.end}
-		if lags[p].Records() == 0 {
+	}
+	return lags, nil
+}
+
+// Oldest is the time of the oldest record that is behind lags, which Lag gave;
+// zero where there is none. It reads a batch of each partition.
+func (c *Client) Oldest(ctx context.Context, topic string, lags []PartitionLag) (oldest time.Time, err error) {
+	for _, l := range lags {
+		if l.Records() == 0 {
 			continue
 		}
-		f := fetcher{client: c, topic: topic, partition: p, offset: lags[p].Committed}
+		f := fetcher{client: c, topic: topic, partition: l.Partition, offset: l.Committed}
 		var got fetched
 		err := c.retry(ctx, func() (err error) {
 			got, err = f.fetch(ctx, fetchOneBatch, minPause)
 			return err
 		})
 		if err != nil && !errors.Is(err, kafka.OffsetOutOfRange) { // retention was faster
-			return nil, c.wrap(err, "reading %s", topic)
+			return oldest, c.wrap(err, "reading %s", topic)
 		}
-		if len(got.records) > 0 {
-			lags[p].Oldest = got.records[0].Time
+		if len(got.records) > 0 && (oldest.IsZero() || got.records[0].Time.Before(oldest)) {
+			oldest = got.records[0].Time
 		}
 	}
-	return lags, nil
+	return oldest, nil
 }
 
 // WaitConsumed waits until group has committed everything that topic held at

@@ -17,6 +17,9 @@ import (
 type ProducerConfig struct {
 	MaxMessageBytes int // largest record; the topics' MaxMessageBytes; default DefaultMaxMessageBytes
 	MaxBufferBytes  int // accepted and not yet acknowledged; default 32 MiB (I8)
+	// Every is the least time between two requests: what comes in a stream goes
+	// together, what comes after a while of silence at once.
+	Every time.Duration
 }
 
 const (
@@ -41,6 +44,7 @@ type Producer struct {
 	ctx    context.Context     // ends with Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	sender sender
 
 	slots   chan struct{} // as many Enqueues as calls holds
 	mu      sync.Mutex    // held while the records of one call join their queues, so that calls do not mix; never for long
@@ -113,9 +117,11 @@ func (c *Client) NewProducer(cfg ProducerConfig) *Producer {
 		counts:  make(map[string]count),
 		slots:   make(chan struct{}, maxCalls),
 		calls:   make(chan *call, maxCalls),
+		sender:  sender{client: c, every: cfg.Every, in: make(chan appending)},
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.wg.Go(p.deliver)
+	p.wg.Go(func() { p.sender.run(p.ctx) })
 	return p
 }
 
@@ -287,11 +293,10 @@ func tooLarge(r *Record, limit int) error {
 
 // writer sends the records of one partition, one request at a time (I3).
 type writer struct {
-	p         *Producer
-	topic     string
-	partition int
-	maxBytes  int // of a batch of several records; halved where the broker takes less
-	session   session
+	topicPartition
+	p        *Producer
+	maxBytes int // of a batch of several records; halved where the broker takes less
+	session  session
 
 	mu    sync.Mutex
 	queue []item
@@ -300,7 +305,7 @@ type writer struct {
 
 func newWriter(p *Producer, key topicPartition) *writer {
 	return &writer{
-		p: p, topic: key.topic, partition: key.partition, maxBytes: min(batchBytes, p.cfg.MaxMessageBytes),
+		topicPartition: key, p: p, maxBytes: min(batchBytes, p.cfg.MaxMessageBytes),
 		session: session{producer: -1}, wake: make(chan struct{}, 1),
 	}
 }
@@ -404,14 +409,14 @@ func fitting(items []item, limit int) int {
 }
 
 func (w *writer) request(items []item, now time.Time, buf *[]byte) error {
-	ctx, cancel := context.WithTimeout(w.p.ctx, requestTimeout)
-	defer cancel()
 	if w.session.producer < 0 {
+		ctx, cancel := context.WithTimeout(w.p.ctx, requestTimeout)
+		defer cancel()
 		var err error
 		if w.session, err = w.p.client.newSession(ctx); err != nil {
 			return err
 		}
 	}
 	*buf = appendBatch((*buf)[:0], items, w.session, now)
-	return w.p.client.appendRaw(ctx, w.topic, w.partition, *buf)
+	return w.p.sender.append(w.p.ctx, w.topicPartition, *buf)
 }

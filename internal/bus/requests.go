@@ -1,49 +1,17 @@
 package bus
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
 	"github.com/segmentio/kafka-go/protocol/initproducerid"
-	"github.com/segmentio/kafka-go/protocol/produce"
-	"github.com/segmentio/kafka-go/protocol/rawproduce"
 
 	"leat"
 )
-
-// ackTimeout is how long a broker waits for the other replicas of a partition
-// before it says that they are late.
-const ackTimeout = quietTimeout / 2
-
-// appendRaw sends one encoded batch and waits until all replicas in sync hold it.
-func (c *Client) appendRaw(ctx context.Context, topic string, partition int, batch []byte) error {
-	var size [4]byte
-	binary.BigEndian.PutUint32(size[:], uint32(len(batch)))
-	records := protocol.RawRecordSet{Reader: io.MultiReader(bytes.NewReader(size[:]), bytes.NewReader(batch))}
-	m, err := c.tr.RoundTrip(ctx, c.addr, &rawproduce.Request{
-		Acks:    int16(kafka.RequireAll),
-		Timeout: int32(ackTimeout.Milliseconds()),
-		Topics:  []rawproduce.RequestTopic{{Topic: topic, Partitions: []rawproduce.RequestPartition{{Partition: int32(partition), RecordSet: records}}}},
-	})
-	if err != nil {
-		return err
-	}
-	res := m.(*produce.Response)
-	if len(res.Topics) != 1 || len(res.Topics[0].Partitions) != 1 {
-		return errors.New("the broker did not say what became of the records")
-	}
-	if code := res.Topics[0].Partitions[0].ErrorCode; code != 0 {
-		return kafka.Error(code)
-	}
-	return nil
-}
 
 // newSession asks the cluster for a producer id (KIP-98).
 func (c *Client) newSession(ctx context.Context) (session, error) {

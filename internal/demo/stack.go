@@ -88,7 +88,7 @@ func (d *demo) startServers(ctx context.Context) error {
 		if err != nil {
 			return nil, "", err
 		}
-		if d.stack.milvus, err = local.StartMilvus(gctx, in, dir); err != nil {
+		if d.stack.milvus, err = local.StartMilvus(gctx, in, dir, "proxy.timeTickInterval=50"); err != nil {
 			return nil, "", err
 		}
 		return killed{d.stack.milvus.Process}, d.stack.milvus.Addr(), nil

@@ -34,7 +34,7 @@ func startServers(t *testing.T) *servers {
 	s.database = testenv.MySQL(t, testenv.Own())
 	s.objects = testenv.MinIO(t, testenv.Own())
 	s.elastic = testenv.Elasticsearch(t, testenv.Own())
-	s.milvus = testenv.Milvus(t, testenv.Own())
+	s.milvus = testenv.Milvus(t, testenv.Own(), testenv.Flags("proxy.timeTickInterval=50"))
 	// A client of Kafka goes where the broker says that it is: there the proxy
 	// has to be.
 	port, err := local.FreePort()

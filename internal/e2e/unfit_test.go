@@ -129,6 +129,29 @@ func TestUnfitStack(t *testing.T) {
 		other.refused("dimension", "leat reindex")
 		other.ends("dimension")
 	})
+	t.Run("Kafka, away at the start", func(t *testing.T) {
+		k := testenv.Kafka(t, testenv.Own())
+		k.Stop(t)
+		p := newPipeline(t, nullModel(t)+fmt.Sprintf("kafka: {brokers: [%q]}\n", k.Addr()), source)
+		p.refused(k.Addr(), "run and can be reached")
+		p.start()
+		until(t, time.Minute, "leat run says what it waits for", func() error {
+			p.alive()
+			if log := p.process.LogTail(3000); !strings.Contains(log, "waiting for Kafka") || !strings.Contains(log, k.Addr()) {
+				return fmt.Errorf("it says %q", log)
+			}
+			return nil
+		})
+		k.Start(t)
+		until(t, 2*time.Minute, "leat run goes on", func() error {
+			p.alive()
+			if log := p.process.LogTail(3000); !strings.Contains(log, "leat is running") {
+				return fmt.Errorf("it says %q", log)
+			}
+			return nil
+		})
+		p.stop()
+	})
 	t.Run("Kafka, messages too small", func(t *testing.T) {
 		k := testenv.Kafka(t)
 		client := &kafka.Client{Addr: kafka.TCP(k.Addr()), Transport: &kafka.Transport{}}

@@ -50,7 +50,7 @@ func (x *Index) Apply(ctx context.Context, revisions []leat.Revision) (outcomes 
 
 	var stale []*item
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return x.bulk(gctx, chunks) })
+	g.Go(func() error { return x.bulk(gctx, chunks, false) })
 	g.Go(func() (err error) {
 		stale, err = x.leftovers(gctx, plans, unusual)
 		return err
@@ -58,7 +58,7 @@ func (x *Index) Apply(ctx context.Context, revisions []leat.Revision) (outcomes 
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	if err := x.bulk(ctx, states); err != nil {
+	if err := x.bulk(ctx, states, x.show()); err != nil {
 		return nil, err
 	}
 	if err := x.outrun(ctx, plans, revisions, outcomes); err != nil {
@@ -67,7 +67,7 @@ func (x *Index) Apply(ctx context.Context, revisions []leat.Revision) (outcomes 
 	for _, p := range plans {
 		stale = append(stale, p.stale()...)
 	}
-	if err := x.bulk(ctx, stale); err != nil {
+	if err := x.bulk(ctx, stale, false); err != nil {
 		return nil, err
 	}
 	return outcomes, nil

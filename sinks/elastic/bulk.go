@@ -59,8 +59,9 @@ func deletion(hash, id string) *item {
 	return &item{document: id, bytes: fmt.Appendf(nil, `{"delete":{"_id":%q,"routing":%q}}`+"\n", id, hash)}
 }
 
-// bulk sends items and returns once every one is durable or its conflict known.
-func (x *Index) bulk(ctx context.Context, items []*item) error {
+// bulk sends items and returns once every one is durable or its conflict known,
+// and searches see them if show is set.
+func (x *Index) bulk(ctx context.Context, items []*item, show bool) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(bulkAtOnce)
 	for len(items) > 0 {
@@ -71,18 +72,18 @@ func (x *Index) bulk(ctx context.Context, items []*item) error {
 		}
 		request := items[:n]
 		items = items[n:]
-		g.Go(func() error { return x.retried(ctx, request) })
+		g.Go(func() error { return x.retried(ctx, request, show) })
 	}
 	return g.Wait()
 }
 
 // retried sends one request again, a few times, with the items that the cluster
 // was too busy for.
-func (x *Index) retried(ctx context.Context, items []*item) error {
+func (x *Index) retried(ctx context.Context, items []*item, show bool) error {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval = 100 * time.Millisecond
 	_, err := backoff.Retry(ctx, func() (_ struct{}, err error) {
-		items, err = x.request(ctx, items)
+		items, err = x.request(ctx, items, show)
 		if len(items) == 0 && err != nil {
 			err = backoff.Permanent(err)
 		}
@@ -97,7 +98,7 @@ func (x *Index) retried(ctx context.Context, items []*item) error {
 
 // request sends one request. Where the cluster was too busy for some items it
 // returns them, with an error; every other error comes without items.
-func (x *Index) request(ctx context.Context, items []*item) ([]*item, error) {
+func (x *Index) request(ctx context.Context, items []*item, show bool) ([]*item, error) {
 	var b bytes.Buffer
 	for _, it := range items {
 		b.Write(it.bytes)
@@ -112,8 +113,11 @@ func (x *Index) request(ctx context.Context, items []*item) ([]*item, error) {
 			}
 		}
 	}
-	const filter = "?filter_path=errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
-	if err := x.call(ctx, http.MethodPost, path(x.target, "_bulk")+filter, b.Bytes(), &answer); err != nil {
+	to := path(x.target, "_bulk") + "?filter_path=errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
+	if show {
+		to += "&refresh=true"
+	}
+	if err := x.call(ctx, http.MethodPost, to, b.Bytes(), &answer); err != nil {
 		var r *refusal
 		if errors.As(err, &r) && !r.heals() && len(items) == 1 {
 			err = leat.Permanent(err)

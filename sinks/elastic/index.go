@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"leat"
 )
@@ -35,6 +36,7 @@ type Index struct {
 	// Whether chunks may have been left behind that searches do not see yet: by
 	// a process that ended before this one began, or by a batch that failed.
 	suspect atomic.Bool
+	shown   atomic.Int64 // when a batch was last shown at once, in ns
 }
 
 var (
@@ -90,6 +92,12 @@ func newIndex(cfg Config, name, target string, log *slog.Logger) (*Index, error)
 func (x *Index) Close() error {
 	x.close()
 	return nil
+}
+
+// show reports whether searches are to see the batch that is written now at once.
+func (x *Index) show() bool {
+	last, now := x.shown.Load(), time.Now().UnixNano()
+	return now-last >= int64(showEvery) && x.shown.CompareAndSwap(last, now)
 }
 
 // Refresh makes all that is durable visible to searches at once.

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	"leat"
 )
@@ -29,13 +32,40 @@ type stateRest struct {
 
 // chunkSource is what Elasticsearch holds of a chunk.
 type chunkSource struct {
-	Version uint64   `json:"version"`
-	Chunk   string   `json:"chunk"`
-	Start   int64    `json:"start"`
+	Version uint64 `json:"version"`
+	Chunk   string `json:"chunk"`
+	Start   int64  `json:"start"`
+	Place   place  `json:"place"`
+	// Its words stand in one of two places: those that are cut as Chinese too, in han.
+	chunkWords
+	Han *chunkWords `json:"han,omitempty"`
+}
+
+type chunkWords struct {
 	Title   string   `json:"title,omitempty"`
 	Heading []string `json:"heading,omitempty"`
-	Text    string   `json:"text"`
-	Place   place    `json:"place"`
+	Text    string   `json:"text,omitempty"`
+}
+
+// words are in their place.
+func (s *chunkSource) words() chunkWords {
+	if s.Han != nil {
+		return *s.Han
+	}
+	return s.chunkWords
+}
+
+func (s *chunkSource) setWords(w chunkWords) {
+	if hasHan(w.Title) || hasHan(w.Text) || slices.ContainsFunc(w.Heading, hasHan) {
+		s.Han = &w
+	} else {
+		s.chunkWords = w
+	}
+}
+
+// hasHan reports whether a text has Chinese characters.
+func hasHan(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r >= 0x2E80 && unicode.Is(unicode.Han, r) })
 }
 
 type place struct {
@@ -160,10 +190,9 @@ func (p *plan) items(chunks, states []*item, now time.Time) (_, _ []*item, err e
 		for _, r := range parts {
 			for i := range r.Chunks {
 				ch := &r.Chunks[i]
-				it, err := newItem(p.id, address{ID: chunkID(p.hash, version, ch.Ordinal), Routing: p.hash}, chunkSource{
-					Version: version, Chunk: ch.ID, Start: ch.Start, Title: r.Title, Heading: ch.Heading, Text: ch.Text,
-					Place: place{ch.Ordinal, ch.End, ch.Tokens, ch.Page},
-				})
+				source := chunkSource{Version: version, Chunk: ch.ID, Start: ch.Start, Place: place{ch.Ordinal, ch.End, ch.Tokens, ch.Page}}
+				source.setWords(chunkWords{r.Title, ch.Heading, ch.Text})
+				it, err := newItem(p.id, address{ID: chunkID(p.hash, version, ch.Ordinal), Routing: p.hash}, source)
 				if err != nil {
 					return nil, nil, err
 				}

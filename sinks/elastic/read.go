@@ -180,8 +180,9 @@ func (x *Index) Chunks(ctx context.Context, id string) (chunks []leat.Chunk, err
 }
 
 func (s *chunkSource) chunk() leat.Chunk {
+	words := s.words()
 	return leat.Chunk{ID: s.Chunk, Ordinal: s.Place.Ordinal, Start: s.Start, End: s.Place.End, Tokens: s.Place.Tokens,
-		Heading: s.Heading, Page: s.Place.Page, Text: s.Text}
+		Heading: words.Heading, Page: s.Place.Page, Text: words.Text}
 }
 
 // Stats implements [leat.Sink].

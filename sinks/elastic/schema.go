@@ -8,17 +8,22 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"leat"
 )
 
 // format is kept in the mapping's _meta. Raise it with any change of what an
 // index holds: there are no migrations, the index is rebuilt from its sources.
-const format = 1
+const format = 2
 
-// refreshInterval is how long a durable change waits until searches see it, at
-// most: docs/adr/004-elasticsearch.md has what others cost.
-const refreshInterval = "200ms"
+// How soon searches see a durable change: at once, unless a batch was shown less
+// than showEvery ago; then after refreshInterval at the latest.
+// docs/adr/004-elasticsearch.md has what this costs.
+const (
+	showEvery       = 100 * time.Millisecond
+	refreshInterval = "500ms"
+)
 
 // An index holds three kinds of Elasticsearch documents, told apart by their
 // ids; those of one leat document lie in one shard (routing).
@@ -32,12 +37,9 @@ const refreshInterval = "200ms"
 //   - HASH.VERSION, a mark: how many parts of a version that waits for its last
 //     one are there.
 //
-// Nothing is indexed but what is searched: a chunk's words, in one field.
+// Nothing is indexed but what is searched: a chunk's words, in one field, those of
+// a chunk with Chinese in another too.
 func mapping(chinese analysis) map[string]any {
-	stored := func(fields ...string) map[string]any {
-		return map[string]any{"type": "text", "index": false, "copy_to": fields}
-	}
-	words := []string{"words"}
 	properties := map[string]any{
 		"document": map[string]any{"type": "keyword"}, // of a state: the id, see encodeID
 		"version":  map[string]any{"type": "long"},
@@ -50,13 +52,19 @@ func mapping(chinese analysis) map[string]any {
 		"place":    map[string]any{"type": "object", "enabled": false},
 		"words":    map[string]any{"type": "text", "index_options": "freqs", "analyzer": "leat_words"},
 	}
+	// What has no Chinese in it is not cut by the plugin, which costs as much as
+	// all else: its words lie apart.
+	han := []string{"words"}
 	if chinese == smartcn {
-		words = append(words, "chinese")
+		han = append(han, "chinese")
 		properties["chinese"] = map[string]any{"type": "text", "index_options": "freqs", "analyzer": "smartcn"}
 	}
+	inner := map[string]any{}
 	for _, field := range []string{"title", "heading", "text"} {
-		properties[field] = stored(words...)
+		properties[field] = map[string]any{"type": "text", "index": false, "copy_to": "words"}
+		inner[field] = map[string]any{"type": "text", "index": false, "copy_to": han}
 	}
+	properties["han"] = map[string]any{"properties": inner}
 	return map[string]any{
 		"dynamic":    "strict",
 		"_meta":      map[string]any{"leat": meta{Format: format, Analysis: chinese}},
@@ -101,6 +109,9 @@ func settings(cfg Config, chinese analysis) map[string]any {
 		"index": map[string]any{
 			"number_of_shards": cfg.shards(), "number_of_replicas": cfg.replicas(),
 			"refresh_interval": refreshInterval,
+			// Segments as small as a refresh makes them count as what they are: else
+			// all below 2 MB are merged again and again, at a quadratic cost.
+			"merge": map[string]any{"policy": map[string]any{"floor_segment": "64kb"}},
 		},
 		"analysis": map[string]any{"filter": filters, "analyzer": analyzers},
 	}

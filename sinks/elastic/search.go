@@ -100,7 +100,7 @@ func (x *Index) words(query string) any {
 	if x.analysis != standard {
 		clauses = append(clauses, match("words", "leat_singles", 1))
 	}
-	if x.analysis == smartcn {
+	if x.analysis == smartcn && hasHan(query) {
 		clauses = append(clauses, match("chinese", "smartcn", smartcnWeight))
 	}
 	return map[string]any{"bool": map[string]any{"should": clauses}}
@@ -277,8 +277,9 @@ func (x *Index) standing(ctx context.Context, matches []leat.Match, hits []*leat
 }
 
 func hit(s *stateSource, ch *chunkSource, score float64) (*leat.Hit, error) {
-	h := &leat.Hit{Document: decodeID(s.Document), Version: s.Version, Chunk: ch.Chunk, Score: score, Title: s.State.Title, Text: ch.Text,
-		Location: leat.Location{Page: ch.Place.Page, Heading: ch.Heading, Start: ch.Start, End: ch.Place.End}}
+	words := ch.words()
+	h := &leat.Hit{Document: decodeID(s.Document), Version: s.Version, Chunk: ch.Chunk, Score: score, Title: s.State.Title, Text: words.Text,
+		Location: leat.Location{Page: ch.Place.Page, Heading: words.Heading, Start: ch.Start, End: ch.Place.End}}
 	// Both are there in a result, if empty: [] and {}.
 	if h.Location.Heading == nil {
 		h.Location.Heading = []string{}
