@@ -6,7 +6,6 @@ package milvus
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -19,7 +18,6 @@ import (
 	"github.com/milvus-io/milvus/client/v2/entity"
 	"github.com/milvus-io/milvus/client/v2/index"
 	"github.com/milvus-io/milvus/client/v2/milvusclient"
-	"golang.org/x/sync/errgroup"
 
 	"leat"
 	"leat/internal/testenv"
@@ -145,64 +143,53 @@ func (p *plain) search(ctx context.Context, vector []float32) error {
 // BenchmarkApply writes the same batches of 2,000 chunks of 384 dimensions by
 // the index and by the library alone, in turns of 5 batches until the server
 // finds the last of them: new documents, and new versions of them, which in the
-// index replace the former. A stage applies a batch of each of its partitions
-// at the same time, and so do four here.
+// index replace the former.
 func BenchmarkApply(b *testing.B) {
 	addr := testenv.Milvus(b).Addr()
 	for _, what := range []string{"New", "Changed"} {
-		for _, partitions := range []int{1, 4} {
-			b.Run(fmt.Sprintf("%s/partitions=%d", what, partitions), func(b *testing.B) {
-				x, p := openIndex(b, addr), openPlain(b, addr)
-				rnd := rand.New(rand.NewPCG(1, 1))
-				const turn = 5
-				var leatTime, plainTime time.Duration
-				n := 0
-				for b.Loop() {
-					work := make([][][]leat.Revision, partitions)
-					for i := range work {
-						for k := range turn {
-							first, version := ((n*partitions+i)*turn+k)*documents, uint64(1)
-							if what == "Changed" {
-								first, version = (i*turn+k)*documents, uint64(n+1)
-							}
-							work[i] = append(work[i], batch(rnd, first, version))
-						}
+		b.Run(what, func(b *testing.B) {
+			x, p := openIndex(b, addr), openPlain(b, addr)
+			rnd := rand.New(rand.NewPCG(1, 1))
+			const turn = 5
+			var leatTime, plainTime time.Duration
+			n := 0
+			for b.Loop() {
+				var work [][]leat.Revision
+				for k := range turn {
+					first, version := (n*turn+k)*documents, uint64(1)
+					if what == "Changed" {
+						first, version = k*documents, uint64(n+1)
 					}
-					each := func(write func([]leat.Revision) error, find func() error) time.Duration {
-						began := time.Now()
-						var g errgroup.Group
-						for _, batches := range work {
-							g.Go(func() error {
-								for _, r := range batches {
-									if err := write(r); err != nil {
-										return err
-									}
-								}
-								return nil
-							})
-						}
-						if err := errors.Join(g.Wait(), find()); err != nil {
+					work = append(work, batch(rnd, first, version))
+				}
+				each := func(write func([]leat.Revision) error, find func() error) time.Duration {
+					began := time.Now()
+					for _, r := range work {
+						if err := write(r); err != nil {
 							b.Fatal(err)
 						}
-						return time.Since(began)
 					}
-					q := work[0][0][0].Chunks[0].Vector
-					leatTime += each(func(r []leat.Revision) error {
-						_, err := x.Apply(b.Context(), r)
-						return err
-					}, func() error {
-						_, err := x.SearchVector(b.Context(), q, 1)
-						return err
-					})
-					plainTime += each(func(r []leat.Revision) error { return p.upsert(b.Context(), r) }, func() error { return p.search(b.Context(), q) })
-					n++
+					if err := find(); err != nil {
+						b.Fatal(err)
+					}
+					return time.Since(began)
 				}
-				rows := float64(n * partitions * turn * documents * chunks)
-				b.ReportMetric(rows/leatTime.Seconds(), "leat-rows/s")
-				b.ReportMetric(rows/plainTime.Seconds(), "plain-rows/s")
-				b.ReportMetric(plainTime.Seconds()/leatTime.Seconds(), "ratio")
-			})
-		}
+				q := work[0][0].Chunks[0].Vector
+				leatTime += each(func(r []leat.Revision) error {
+					_, err := x.Apply(b.Context(), r)
+					return err
+				}, func() error {
+					_, err := x.SearchVector(b.Context(), q, 1)
+					return err
+				})
+				plainTime += each(func(r []leat.Revision) error { return p.upsert(b.Context(), r) }, func() error { return p.search(b.Context(), q) })
+				n++
+			}
+			rows := float64(n * turn * documents * chunks)
+			b.ReportMetric(rows/leatTime.Seconds(), "leat-rows/s")
+			b.ReportMetric(rows/plainTime.Seconds(), "plain-rows/s")
+			b.ReportMetric(plainTime.Seconds()/leatTime.Seconds(), "ratio")
+		})
 	}
 }
 

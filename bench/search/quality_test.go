@@ -6,7 +6,9 @@ package search
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -14,6 +16,9 @@ import (
 
 	"leat"
 	"leat/internal/search"
+	"leat/internal/testenv"
+	"leat/sinks/elastic"
+	"leat/sinks/milvus"
 )
 
 func unit(rnd *rand.Rand, n int) []float32 {
@@ -34,12 +39,39 @@ func unit(rnd *rand.Rand, n int) []float32 {
 // 1/rank (ranks past 20 count as none). Reciprocal rank fusion is the baseline
 // of hybrid search.
 func BenchmarkQuality(b *testing.B) {
-	sets := both(b)
 	m := model(b)
+	quality(b, m, func(string) (leat.TextIndex, leat.VectorIndex) { return stores(b, b.TempDir(), m.Model()) })
+}
+
+// BenchmarkQualityOnServers is the same over Elasticsearch and Milvus.
+func BenchmarkQualityOnServers(b *testing.B) {
+	m := model(b)
+	es, mv := testenv.Elasticsearch(b), testenv.Milvus(b)
+	log := slog.New(slog.DiscardHandler)
+	quality(b, m, func(name string) (leat.TextIndex, leat.VectorIndex) {
+		text, err := elastic.Open(b.Context(), elastic.Config{URLs: []string{es.URL()}, Replicas: new(int)}, name, 1, log)
+		if err != nil {
+			b.Fatal(err)
+		}
+		vectors, err := milvus.Open(b.Context(), milvus.Config{Address: mv.Addr()}, name, 1, m.Model(), log)
+		if err != nil {
+			b.Fatal(errors.Join(err, text.Close()))
+		}
+		b.Cleanup(func() {
+			if err := errors.Join(text.Close(), vectors.Close()); err != nil {
+				b.Error(err)
+			}
+		})
+		return text, vectors
+	})
+}
+
+func quality(b *testing.B, m leat.Embedder, open func(name string) (leat.TextIndex, leat.VectorIndex)) {
+	sets := both(b)
 	ctx := context.Background()
 	const deep = 20
-	for _, s := range sets {
-		text, vectors := stores(b, b.TempDir(), m.Model())
+	for i, s := range sets {
+		text, vectors := open(fmt.Sprint("bench-", i))
 		embedded, err := m.Embed(ctx, leat.Passage, s.paragraphs)
 		if err != nil {
 			b.Fatal(err)
@@ -51,6 +83,9 @@ func BenchmarkQuality(b *testing.B) {
 		}
 		for _, x := range []leat.Sink{text, vectors} {
 			if _, err := x.Apply(ctx, all); err != nil {
+				b.Fatal(err)
+			}
+			if _, err := x.Stats(ctx); err != nil { // which sees all that is durable
 				b.Fatal(err)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -51,6 +52,7 @@ var suite = map[string]func(*testing.T, *broker){
 	"SmallMessages":            testSmallMessages,
 	"Rebalance":                testRebalance,
 	"SlowHandler":              testSlowHandler,
+	"Mixed":                    testMixed,
 	"HandlerError":             testHandlerError,
 	"Lead":                     testLead,
 	"Takeover":                 testTakeover,
@@ -82,6 +84,55 @@ func TestKafka(t *testing.T) {
 			t.Parallel()
 			testBadNetwork(t, k.Addr(), disturb)
 		})
+	}
+}
+
+// testMixed has batches of all partitions together, at a pace, and records that
+// are larger than what is fetched ahead.
+func testMixed(t *testing.T, b *broker) {
+	const partitions, n = 6, 300
+	c, topic := b.bus(t, Topic{Partitions: partitions})
+	p := newProducer(t, c, ProducerConfig{Every: 5 * time.Millisecond})
+	recs := numbered(topic, 0, n, 50)
+	for i := range recs {
+		if i%10 == 0 {
+			recs[i].Headers = []Header{{"filler", bytes.Repeat([]byte("x"), 200<<10)}}
+		}
+	}
+	if err := p.Produce(t.Context(), recs...); err != nil {
+		t.Fatal(err)
+	}
+	l := newLedger(50)
+	mixed := false
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	cfg := ConsumeConfig{Group: group(topic), Topic: topic, MaxRecords: 20, MaxBytes: 64 << 10, Mixed: true, Every: 20 * time.Millisecond}
+	go func() {
+		done <- c.Consume(ctx, cfg, func(_ context.Context, batch []Record) error {
+			if size := batch[0].size(); len(batch) > 20 || len(batch) > 1 && size > 64<<10 {
+				l.errs = append(l.errs, fmt.Errorf("a batch of %d records, the first of %d bytes", len(batch), size))
+			}
+			of := map[int][]Record{}
+			for _, r := range batch {
+				of[r.Partition] = append(of[r.Partition], r)
+			}
+			mixed = mixed || len(of) > 1
+			for _, records := range of {
+				l.add(records)
+			}
+			return nil
+		})
+	}()
+	if err := c.WaitConsumed(t.Context(), group(topic), topic); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	l.check(t, n)
+	if !mixed {
+		t.Error("no batch held records of several partitions")
 	}
 }
 

@@ -48,6 +48,7 @@ type elasticEntry struct {
 	State    struct{ Title, Metadata string }
 	Start    int
 	Text     string
+	Han      struct{ Text string } // in place of Text where that is Chinese
 	Place    struct{ Ordinal, End int }
 }
 
@@ -128,7 +129,7 @@ func (x elasticIndex) documents() (all map[string]*storedDocument, orphans []str
 			orphans = append(orphans, id)
 			continue
 		}
-		d.chunks = append(d.chunks, storedChunk{version: e.Version, ordinal: e.Place.Ordinal, from: e.Start, to: e.Place.End, data: []byte(e.Text)})
+		d.chunks = append(d.chunks, storedChunk{version: e.Version, ordinal: e.Place.Ordinal, from: e.Start, to: e.Place.End, data: []byte(e.Text + e.Han.Text)})
 	}
 	for _, d := range all {
 		slices.SortFunc(d.chunks, func(a, b storedChunk) int { return a.ordinal - b.ordinal })

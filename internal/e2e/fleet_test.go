@@ -106,28 +106,35 @@ func newFleet(p *pipeline, processes map[string]int) *fleet {
 	p.t.Helper()
 	f := &fleet{pipeline: p, stages: map[string][]*local.Process{}}
 	for _, name := range stage.Names {
-		for n := range processes[name] {
-			m, err := local.Start(context.Background(), local.Spec{
-				Name:    fmt.Sprintf("leat run --stages %s (%d)", name, n),
-				Command: func() *exec.Cmd { return p.command("run", "--stages", name) },
-				Ready:   func(context.Context) error { return nil },
-				Log:     filepath.Join(p.dir, fmt.Sprintf("%s-%d.log", name, n)),
-			})
-			if err != nil {
-				p.t.Fatal(err)
-			}
-			f.stages[name], f.members = append(f.stages[name], m), append(f.members, m)
-			p.t.Cleanup(func() {
-				if err := m.Kill(); err != nil {
-					p.t.Error(err)
-				}
-				if p.t.Failed() {
-					p.t.Logf("the end of the log of %s:\n%s", m.Name(), m.LogTail(3000))
-				}
-			})
+		for range processes[name] {
+			f.add(name)
 		}
 	}
 	return f
+}
+
+// add starts one more process of a stage.
+func (f *fleet) add(name string) {
+	f.t.Helper()
+	n := len(f.stages[name])
+	m, err := local.Start(context.Background(), local.Spec{
+		Name:    fmt.Sprintf("leat run --stages %s (%d)", name, n),
+		Command: func() *exec.Cmd { return f.command("run", "--stages", name) },
+		Ready:   func(context.Context) error { return nil },
+		Log:     filepath.Join(f.dir, fmt.Sprintf("%s-%d.log", name, n)),
+	})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.stages[name], f.members = append(f.stages[name], m), append(f.members, m)
+	f.t.Cleanup(func() {
+		if err := m.Kill(); err != nil {
+			f.t.Error(err)
+		}
+		if f.t.Failed() {
+			f.t.Logf("the end of the log of %s:\n%s", m.Name(), m.LogTail(3000))
+		}
+	})
 }
 
 // restart kills a process with SIGKILL and starts it again.

@@ -98,11 +98,15 @@ func (x *Index) apply(ctx context.Context, revisions []leat.Revision, again []st
 		return nil, nil, err
 	}
 
-	sure := x.newBatch(revisions)
+	// What these states supersede goes while the wait lasts.
+	sure, gone := x.newBatch(revisions), map[string]bool{}
 	for _, id := range again {
 		sure.document(id)
 	}
-	if err := sure.readStates(ctx, ts, states); err != nil {
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return first.tidy(gctx, gone) })
+	g.Go(func() error { return sure.readStates(gctx, ts, states) })
+	if err := g.Wait(); err != nil {
 		return nil, nil, err
 	}
 	if out, err = sure.plan(revisions); err != nil {
@@ -116,7 +120,7 @@ func (x *Index) apply(ctx context.Context, revisions []leat.Revision, again []st
 		d.states = append(d.states, s)
 		written = append(written, s.ID)
 	}
-	return out, written, sure.tidy(ctx)
+	return out, written, sure.tidy(ctx, gone)
 }
 
 // read fills in what the store holds of the documents, as of ts.
@@ -242,21 +246,19 @@ func bounded[R any](rows []R, size func(R) int) func(func([]R) bool) {
 
 // tidy removes what the held versions supersede: the chunks of versions that
 // have a state, and those that were listed. States go last: they tell what
-// there may be.
-func (b *batch) tidy(ctx context.Context) error {
+// there may be. It leaves out the keys that are gone, and adds those that it
+// removes.
+func (b *batch) tidy(ctx context.Context, gone map[string]bool) error {
 	var states, chunks []string
-	remove := func(key string) (err error) {
-		if chunks = append(chunks, key); len(chunks) == batchRows {
-			err, chunks = b.db.remove(ctx, b.names.chunks, chunks), chunks[:0]
-		}
-		return err
-	}
 	for d := range b.documents() {
 		if !d.known {
 			continue
 		}
 		stale := map[uint64]int{} // how many chunks each superseded version has, numbered from 0
 		for _, s := range d.states {
+			if gone[s.key] {
+				continue
+			}
 			if s.Version < d.held {
 				stale[s.Version] = max(stale[s.Version], s.Chunks)
 			}
@@ -266,20 +268,24 @@ func (b *batch) tidy(ctx context.Context) error {
 		}
 		for version, n := range stale {
 			for ordinal := range n {
-				if err := remove(chunkKey(d.name, version, ordinal)); err != nil {
-					return err
-				}
+				chunks = append(chunks, chunkKey(d.name, version, ordinal))
 			}
 		}
 		for _, key := range d.listed {
-			if _, version, ordinal, _ := parseChunkKey(key); version < d.held && ordinal >= stale[version] {
-				if err := remove(key); err != nil {
-					return err
-				}
+			if _, version, ordinal, _ := parseChunkKey(key); version < d.held && ordinal >= stale[version] && !gone[key] {
+				chunks = append(chunks, key)
 			}
 		}
 	}
-	if err := b.db.remove(ctx, b.names.chunks, chunks); err != nil {
+	for _, key := range slices.Concat(chunks, states) {
+		gone[key] = true
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(writers)
+	for part := range slices.Chunk(chunks, batchRows) {
+		g.Go(func() error { return b.db.remove(gctx, b.names.chunks, part) })
+	}
+	if err := g.Wait(); err != nil {
 		return err
 	}
 	return b.db.remove(ctx, b.names.documents, states)
