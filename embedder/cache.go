@@ -32,11 +32,11 @@ type cache struct {
 	mu     sync.Mutex // guards what follows
 	store  *store
 	closed bool // or it cannot be opened
-	unsaved
+	// What waits for the transaction under way to end: the next takes all of it.
+	unsaved unsaved
 }
 
-// unsaved are vectors that wait for the transaction under way to end: the next
-// takes all of them.
+// unsaved are vectors that are yet to be saved.
 type unsaved struct {
 	keys    []key
 	vectors [][]float32

@@ -64,17 +64,7 @@ embedder: {%s}
 	if err := os.WriteFile(filepath.Join(dir, "pipeline.yaml"), []byte(yaml), 0o600); err != nil {
 		b.Fatal(err)
 	}
-	run := exec.Command(bin, "run")
-	run.Dir, run.Stderr = dir, os.Stderr
-	run.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := run.Start(); err != nil {
-		b.Fatal(err)
-	}
-	defer func() {
-		if err := errors.Join(run.Process.Signal(os.Interrupt), run.Wait()); err != nil {
-			b.Error(err)
-		}
-	}()
+	run := start(b, bin, dir)
 	insert := func(id int) time.Time {
 		body := fmt.Sprintf("Note %d says that part %d of machine %d was changed on day %d, and that the next look is due when it has run for %d hours.", id, id%97, id%31, id%365, id%1000)
 		if _, err := db.Root().Exec("INSERT INTO "+name+".notes VALUES (?, ?, ?)", id, fmt.Sprintf("Note %d", id), body); err != nil {
@@ -91,36 +81,56 @@ embedder: {%s}
 	// measured process little.
 	watch := make(chan committed, rate*seconds)
 	latencies := make(chan []time.Duration)
-	go func() { latencies <- await(b, store, id, watch) }()
+	go func() { latencies <- await(b, store, watch) }()
 	tick := time.NewTicker(time.Second / time.Duration(rate))
 	for n := 1; n <= rate*seconds; n++ {
 		<-tick.C
 		at := insert(n)
 		if n%sample == 0 {
-			watch <- committed{n, at}
+			watch <- committed{id(n), at}
 		}
 	}
 	close(watch)
 	l := <-latencies
-	slices.Sort(l)
-	b.ReportMetric(float64(l[len(l)/2].Microseconds())/1e3, "p50-ms")
-	b.ReportMetric(float64(l[len(l)*99/100].Microseconds())/1e3, "p99-ms")
+	report(b, "", l)
 	b.ReportMetric(float64(l[len(l)-1].Microseconds())/1e3, "max-ms")
-	b.ReportMetric(residentMB(b, run.Process.Pid), "RSS-MB")
+	b.ReportMetric(residentMB(b, run.Pid), "RSS-MB")
 	b.ReportMetric(0, "ns/op")
 }
 
-// committed is a row that was.
+// start runs leat, all stages or those that args name, until the benchmark ends.
+func start(b *testing.B, bin, dir string, args ...string) *os.Process {
+	run := exec.Command(bin, append([]string{"run"}, args...)...)
+	run.Dir, run.Stderr = dir, os.Stderr
+	run.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := run.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := errors.Join(run.Process.Signal(os.Interrupt), run.Wait()); err != nil {
+			b.Error(run, err)
+		}
+	})
+	return run.Process
+}
+
+// report sorts latencies and reports their percentiles.
+func report(b *testing.B, prefix string, l []time.Duration) {
+	slices.Sort(l)
+	b.ReportMetric(float64(l[len(l)/2].Microseconds())/1e3, prefix+"p50-ms")
+	b.ReportMetric(float64(l[len(l)*99/100].Microseconds())/1e3, prefix+"p99-ms")
+}
+
 type committed struct {
-	n  int
+	id string
 	at time.Time
 }
 
 // await notes when each document has reached both indexes.
-func await(b *testing.B, store *reader, id func(int) string, watch <-chan committed) []time.Duration {
+func await(b *testing.B, store *reader, watch <-chan committed) []time.Duration {
 	var all []time.Duration
 	for c := range watch {
-		for !store.holds(b, id(c.n)) {
+		for !store.holds(b, c.id) {
 			time.Sleep(time.Millisecond)
 		}
 		all = append(all, time.Since(c.at))

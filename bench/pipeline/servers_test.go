@@ -11,13 +11,11 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -31,8 +29,8 @@ import (
 
 // BenchmarkFreshnessOnServers commits 200 rows a second, one a transaction, to
 // MySQL; every stage is a process of its own, and Kafka, Elasticsearch and
-// Milvus run on the same machine. For one row in two hundred it measures the time from
-// the commit's return to the answer of the first search by words, in
+// Milvus run on the same machine. For one row in two hundred it measures the time
+// from the commit's return to the answer of the first search by words, in
 // Elasticsearch, and by vector, in Milvus, that finds it.
 func BenchmarkFreshnessOnServers(b *testing.B) {
 	const rate, seconds, sample = 200, 150, 200
@@ -60,7 +58,7 @@ embedder: {openai: {url: %q, model: stand-in, dimension: %d}}
 	}
 	bin := build(b)
 	for _, s := range stage.Names {
-		start(b, bin, dir, s)
+		start(b, bin, dir, "--stages", s)
 	}
 	insert := func(id int) time.Time {
 		if _, err := db.Root().Exec("INSERT INTO "+name+".notes VALUES (?, ?, ?)", id, title(id), note(id)); err != nil {
@@ -125,9 +123,7 @@ embedder: {openai: {url: %q, model: stand-in, dimension: %d}}
 	b.ReportMetric(rate*seconds/time.Since(begin).Seconds(), "rows/s")
 	searching.Wait()
 	for store, l := range latencies {
-		slices.Sort(l)
-		b.ReportMetric(float64(l[len(l)/2].Microseconds())/1e3, store+"-p50-ms")
-		b.ReportMetric(float64(l[len(l)*99/100].Microseconds())/1e3, store+"-p99-ms")
+		report(b, store+"-", l)
 	}
 	b.ReportMetric(float64(len(latencies["both"])), "samples")
 	b.ReportMetric(0, "ns/op")
@@ -167,21 +163,6 @@ func visible(b *testing.B, index, id string) bool {
 		return true
 	}
 	return answer.Count > 0
-}
-
-// start runs one stage until the benchmark ends.
-func start(b *testing.B, bin, dir, stages string) {
-	run := exec.Command(bin, "run", "--stages", stages)
-	run.Dir, run.Stderr = dir, os.Stderr
-	run.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := run.Start(); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		if err := errors.Join(run.Process.Signal(os.Interrupt), run.Wait()); err != nil {
-			b.Error(stages, err)
-		}
-	})
 }
 
 // opened opens a store once something is in it.

@@ -57,19 +57,14 @@ func (c *Client) Consume(ctx context.Context, cfg ConsumeConfig, handle func(ctx
 			return nil
 		}
 		m := &marks{offsets: map[int]int64{}, wake: make(chan struct{}, 1)}
-		r := &reader{client: c, cfg: cfg, marks: m, room: make(chan struct{}, 1)}
-		all := &worker{cfg: cfg, handle: handle, marks: m, wake: make(chan struct{}, 1), room: r.room}
-		workers := []*worker{all}
-		if !cfg.Mixed {
-			workers = nil
-		}
+		r := &reader{client: c, cfg: cfg, room: make(chan struct{}, 1)}
+		var workers []*worker
 		for partition, offset := range gen.offsets {
 			m.offsets[partition] = max(offset, 0)
-			w := all
-			if !cfg.Mixed {
-				w = &worker{cfg: cfg, handle: handle, marks: m, wake: make(chan struct{}, 1), room: r.room}
-				workers = append(workers, w)
+			if len(workers) == 0 || !cfg.Mixed {
+				workers = append(workers, &worker{cfg: cfg, handle: handle, marks: m, wake: make(chan struct{}, 1), room: r.room})
 			}
+			w := workers[len(workers)-1]
 			box := &inbox{partition: partition, ask: offset, next: offset, owner: w.wake}
 			r.boxes, w.boxes = append(r.boxes, box), append(w.boxes, box)
 		}

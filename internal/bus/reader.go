@@ -68,7 +68,6 @@ func (b *inbox) take(records, bytes int, must bool) ([]Record, int64) {
 type reader struct {
 	client *Client
 	cfg    ConsumeConfig
-	marks  *marks
 	boxes  []*inbox
 	room   chan struct{} // capacity 1: a box has been taken from
 }
@@ -100,13 +99,9 @@ func (r *reader) run(ctx context.Context) error {
 // fromLeaders fetches from each broker that leads some of the partitions until
 // one of them fails.
 func (r *reader) fromLeaders(ctx context.Context) error {
-	t, err := r.client.topic(ctx, r.cfg.Topic)
+	leaders, err := r.client.leaders(ctx, r.cfg.Topic)
 	if err != nil {
 		return err
-	}
-	leaders := map[int]int{}
-	for _, p := range t.Partitions {
-		leaders[p.ID] = p.Leader.ID
 	}
 	led := map[int][]*inbox{}
 	for _, b := range r.boxes {

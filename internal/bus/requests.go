@@ -67,6 +67,19 @@ func (c *Client) topic(ctx context.Context, name string) (kafka.Topic, error) {
 	return kafka.Topic{}, c.wrap(kafka.UnknownTopicOrPartition, "looking for topic %s", name)
 }
 
+// leaders are the ids of the brokers that lead a topic, by partition.
+func (c *Client) leaders(ctx context.Context, topic string) (map[int]int, error) {
+	t, err := c.topic(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	leaders := make(map[int]int, len(t.Partitions))
+	for _, p := range t.Partitions {
+		leaders[p.ID] = p.Leader.ID
+	}
+	return leaders, nil
+}
+
 // waitPartitions is Partitions with patience for brokers that are away and for
 // a topic that another process has just created.
 func (c *Client) waitPartitions(ctx context.Context, topic string) (int, error) {

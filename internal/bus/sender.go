@@ -79,14 +79,10 @@ func (s *sender) byLeader(ctx context.Context, due []appending) map[int][]append
 	for _, a := range due {
 		of, known := leaders[a.topic]
 		if !known {
-			of = map[int]int{}
-			t, err := s.client.topic(ctx, a.topic)
-			if err != nil {
+			var err error
+			if of, err = s.client.leaders(ctx, a.topic); err != nil {
 				a.done <- err
 				continue
-			}
-			for _, p := range t.Partitions {
-				of[p.ID] = p.Leader.ID
 			}
 			leaders[a.topic] = of
 		}

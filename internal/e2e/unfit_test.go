@@ -135,21 +135,21 @@ func TestUnfitStack(t *testing.T) {
 		p := newPipeline(t, nullModel(t)+fmt.Sprintf("kafka: {brokers: [%q]}\n", k.Addr()), source)
 		p.refused(k.Addr(), "run and can be reached")
 		p.start()
-		until(t, time.Minute, "leat run says what it waits for", func() error {
-			p.alive()
-			if log := p.process.LogTail(3000); !strings.Contains(log, "waiting for Kafka") || !strings.Contains(log, k.Addr()) {
-				return fmt.Errorf("it says %q", log)
-			}
-			return nil
-		})
+		says := func(limit time.Duration, what string, words ...string) {
+			until(t, limit, what, func() error {
+				p.alive()
+				log := p.process.LogTail(3000)
+				for _, w := range words {
+					if !strings.Contains(log, w) {
+						return fmt.Errorf("it does not say %q, but %q", w, log)
+					}
+				}
+				return nil
+			})
+		}
+		says(time.Minute, "leat run says what it waits for", "waiting for Kafka", k.Addr())
 		k.Start(t)
-		until(t, 2*time.Minute, "leat run goes on", func() error {
-			p.alive()
-			if log := p.process.LogTail(3000); !strings.Contains(log, "leat is running") {
-				return fmt.Errorf("it says %q", log)
-			}
-			return nil
-		})
+		says(2*time.Minute, "leat run goes on", "leat is running")
 		p.stop()
 	})
 	t.Run("Kafka, messages too small", func(t *testing.T) {

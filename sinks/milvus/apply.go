@@ -17,7 +17,7 @@ const (
 	batchBytes     = 8 << 20 // of rows
 	batchKeyBytes  = 1 << 20 // of keys in an expression
 	batchDocuments = 500     // in an expression
-	writers        = 2       // batches of chunks under way at once
+	writers        = 2       // calls of one kind under way at once
 )
 
 // Apply implements [leat.Sink]. It writes the rows of new versions, then their
@@ -280,12 +280,7 @@ func (b *batch) tidy(ctx context.Context, gone map[string]bool) error {
 	for _, key := range slices.Concat(chunks, states) {
 		gone[key] = true
 	}
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(writers)
-	for part := range slices.Chunk(chunks, batchRows) {
-		g.Go(func() error { return b.db.remove(gctx, b.names.chunks, part) })
-	}
-	if err := g.Wait(); err != nil {
+	if err := b.db.remove(ctx, b.names.chunks, chunks); err != nil {
 		return err
 	}
 	return b.db.remove(ctx, b.names.documents, states)

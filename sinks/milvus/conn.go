@@ -23,6 +23,7 @@ import (
 	"github.com/milvus-io/milvus/pkg/v2/util/merr"
 	"github.com/panjf2000/ants/v2"
 	"go.uber.org/zap/zapcore"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -299,8 +300,10 @@ func (c *conn) upsert(ctx context.Context, collection string, columns []column.C
 	})
 }
 
-// remove deletes rows by their keys.
+// remove deletes rows by their keys, in no particular order.
 func (c *conn) remove(ctx context.Context, collection string, keys []string) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(writers)
 	for len(keys) > 0 {
 		n, size := 0, 0
 		for n < len(keys) && n < batchRows && size < batchKeyBytes {
@@ -308,14 +311,13 @@ func (c *conn) remove(ctx context.Context, collection string, keys []string) err
 			n++
 		}
 		filter := keyField + ` in ["` + strings.Join(keys[:n], `","`) + `"]`
-		err := c.call(ctx, "delete", func(ctx context.Context) error {
-			_, err := c.client.Delete(ctx, milvusclient.NewDeleteOption(collection).WithExpr(filter))
-			return err
+		g.Go(func() error {
+			return c.call(ctx, "delete", func(ctx context.Context) error {
+				_, err := c.client.Delete(ctx, milvusclient.NewDeleteOption(collection).WithExpr(filter))
+				return err
+			})
 		})
-		if err != nil {
-			return err
-		}
 		keys = keys[n:]
 	}
-	return nil
+	return g.Wait()
 }
