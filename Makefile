@@ -9,8 +9,9 @@ LINT_VERSION := v2.12.2
 LINT := $(LEAT_CACHE)/bin/golangci-lint-$(LINT_VERSION)
 FUZZTIME ?= 20s
 BENCH ?= .
+SEEDS ?= 10
 
-.PHONY: help build model servers demo stack test test-short lint bench fuzz clean
+.PHONY: help build model servers demo stack test test-short oracle lint bench fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -44,9 +45,17 @@ test: ## everything: vet, lint, unit, conformance, command line and end-to-end t
 test-short: ## what needs no server and no model, in seconds
 	@scripts/test.sh -short
 
+oracle: servers ## long runs of changes, re-indexes and kills, each generation compared with the sources; SEEDS=10
+	@for n in $$(seq $(SEEDS)); do \
+		seed=$$(((RANDOM << 30) + (RANDOM << 15) + RANDOM)); echo "== $$n of $(SEEDS): seed $$seed"; \
+		LEAT_E2E_ORACLE=long LEAT_E2E_SEED=$$seed go test -count=1 -timeout 90m -run '^TestOracle' ./internal/e2e || { \
+			echo "FAILED: repeat with LEAT_E2E_ORACLE=long LEAT_E2E_SEED=$$seed go test -run '^TestOracle' ./internal/e2e"; exit 1; }; \
+	done
+
+# golangci-lint's cache holds paths, so that of a checkout that has gone misleads the next.
 lint: $(LINT) ## go vet and golangci-lint
 	go vet ./...
-	$(LINT) run --allow-parallel-runners ./...
+	GOLANGCI_LINT_CACHE=$(CURDIR)/bin/lint-cache $(LINT) run --allow-parallel-runners ./...
 
 $(LINT):
 	@echo "installing golangci-lint $(LINT_VERSION) into $(dir $@)" >&2

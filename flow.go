@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
+	"hash/fnv"
 	"io"
 	"iter"
 	"log/slog"
@@ -20,6 +22,7 @@ type Event struct {
 	Version  uint64    // rises with every change of the document; decides everything (I2). At most 1<<63-1.
 	Source   string    // kind and name of the source, such as "mysql:shop"
 	Time     time.Time // when the change was made at the source
+	Again    bool      // apply it even where this version is held: what is held may be damaged
 	Document *Document // nil: the document was deleted
 }
 
@@ -91,10 +94,11 @@ type Revision struct {
 	Version   uint64         `json:"version"`
 	Source    string         `json:"source,omitempty"`
 	Time      time.Time      `json:"time,omitzero"`
+	Again     bool           `json:"again,omitempty"`   // see Event
 	Deleted   bool           `json:"deleted,omitempty"` // no chunks, one part, marked last
 	Title     string         `json:"title,omitempty"`
 	MediaType string         `json:"media_type,omitempty"`
-	Tag       string         `json:"tag,omitempty"` // of Event.Document.Ref
+	Tag       string         `json:"tag,omitempty"` // identifies the content: of Event.Document.Ref, or a digest of an inline document
 	Metadata  map[string]any `json:"metadata,omitempty"`
 	Part      int            `json:"part,omitempty"` // from 0
 	Last      bool           `json:"last,omitempty"`
@@ -122,8 +126,27 @@ type Source interface {
 	// error; the caller runs it again, after a pause, from the last durable
 	// position.
 	Run(ctx context.Context, s Session) error
+	// List gives every document that the source holds now, in any order and in
+	// constant memory, as events without a version. It may run beside Run, in
+	// another process.
+	List(ctx context.Context) iter.Seq2[Event, error]
+	// Look reads documents of the source anew, beside Run or without it, and
+	// returns an event for each of l.IDs, in order: what is there now, a delete
+	// where nothing is. It may have to be emitted, see Look.
+	Look(ctx context.Context, l Look) ([]Event, error)
 	Opener
 	io.Closer
+}
+
+// Look asks a source for documents whose events were lost, or never came.
+type Look struct {
+	Position json.RawMessage // the last durable Batch.Position; nil: none
+	Epoch    uint64          // of the newest session
+	IDs      []string
+	// Above are versions, by place in IDs. The version of an event is higher, not
+	// lower than that of any change that it reflects, and lower than that of any
+	// change that it does not (I2).
+	Above []uint64
 }
 
 // Opener opens the body that a Ref of one of the source's documents points at.
@@ -138,7 +161,11 @@ type Opener interface {
 type Session struct {
 	Position json.RawMessage // the last durable Batch.Position; nil at the very first run
 	Epoch    uint64          // counts the sessions of this source over all processes, from 1
-	Once     bool
+	// Again asks for every document, those too that the index holds as they are.
+	// It is asked again of each session until a position was durable, so none is
+	// given before all have been read, or it tells which have not.
+	Again bool
+	Once  bool
 	// Emit hands over events and the position to resume at once they are
 	// durable. It blocks for back-pressure, not until they are; an error is
 	// final and Run returns it. The caller saves positions in order (I1).
@@ -218,6 +245,31 @@ type DocumentState struct {
 	Applied time.Time `json:"applied,omitzero"`
 }
 
+// Holding is what a store really holds of a document.
+type Holding struct {
+	DocumentState
+	Digest ChunkDigest // of the searchable chunks
+	Damage string      // what is wrong with them in this store, such as "chunk 3 is missing"; "" if nothing
+	Stray  string      // the store's own name of something that belongs to no document; nothing else is set then
+}
+
+// ChunkDigest is equal in stores that hold the same chunks of a document. It
+// begins at 0 (FNV-1a, 64 bits, over ids, ordinals and places).
+type ChunkDigest uint64
+
+// Add goes on with the chunk of the next ordinal.
+func (d ChunkDigest) Add(c *Chunk) ChunkDigest {
+	h := fnv.New64a()
+	var b [32]byte
+	binary.LittleEndian.PutUint64(b[:], uint64(d))
+	binary.LittleEndian.PutUint64(b[8:], uint64(c.Ordinal))
+	binary.LittleEndian.PutUint64(b[16:], uint64(c.Start))
+	binary.LittleEndian.PutUint64(b[24:], uint64(c.End))
+	_, _ = h.Write(b[:]) // a hash does not fail
+	_, _ = io.WriteString(h, c.ID)
+	return ChunkDigest(h.Sum64())
+}
+
 // Outcome of applying a revision.
 type Outcome int
 
@@ -230,20 +282,41 @@ const (
 type Sink interface {
 	// Apply makes every revision durable, in order, and returns an outcome for
 	// each. It is idempotent; an older version than the one held is Superseded
-	// (I2); a revision's chunks become searchable, and those of older versions
-	// cease to be, together with its last part (I4). Searches and Hits may see
-	// that a little later, well under a second; the other methods see it at
-	// once. On an error all of the batch is applied again.
+	// (I2), the one held is not written again unless it is marked Again; a
+	// revision's chunks become searchable, and those of older versions cease to
+	// be, together with its last part (I4). Searches and Hits may see that a
+	// little later, well under a second; the other methods see it at once. On an
+	// error all of the batch is applied again.
 	Apply(ctx context.Context, revisions []Revision) ([]Outcome, error)
 	// Document returns the state of one document; ErrNotFound if unknown.
 	Document(ctx context.Context, id string) (DocumentState, error)
 	// Documents lists the states of documents whose id has the prefix, in
 	// ascending byte order of id, tombstones left out, in constant memory.
 	Documents(ctx context.Context, prefix string) iter.Seq2[DocumentState, error]
+	// Inventory lists the same with what their chunks are found to be, each read
+	// and compared with its checksum. What belongs to no document, and to no
+	// version under way, comes as Stray, wherever; only with the prefix "".
+	Inventory(ctx context.Context, prefix string) iter.Seq2[Holding, error]
+	// Discard removes what Inventory called stray.
+	Discard(ctx context.Context, strays []string) error
 	// Chunks lists the searchable chunks of one document by ordinal.
 	Chunks(ctx context.Context, id string) ([]Chunk, error)
 	// Stats counts searchable documents and chunks.
 	Stats(ctx context.Context) (Stats, error)
+	io.Closer
+}
+
+// Generations are the indexes that a store holds of a pipeline, one a
+// generation, and its alias, which makes one of them live.
+type Generations interface {
+	// Live is the number of the one that the alias leads to; 0 where there is none.
+	Live(ctx context.Context) (int, error)
+	// Switch makes the alias lead to generation n, which is there. It returns
+	// once reads through the alias prove it, and may be repeated.
+	Switch(ctx context.Context, n int) error
+	// Drop removes generation n, of which nothing may be there any more. It
+	// refuses the live one.
+	Drop(ctx context.Context, n int) error
 	io.Closer
 }
 

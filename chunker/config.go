@@ -36,6 +36,14 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// Rules is the number of the rules by which documents are cut. Raise it with
+// any change of them: an index of another is built again.
+const Rules = 1
+
+// Resolved is the configuration with its defaults filled in: where two are equal,
+// documents are cut alike.
+func (c Config) Resolved() Config { return c.withDefaults() }
+
 // Validate returns every mistake, each a *leat.FieldError.
 func (c Config) Validate() error {
 	var errs []error

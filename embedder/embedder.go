@@ -48,6 +48,41 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
+// Identity tells the model without opening it, and what the configuration has
+// embedded before each passage: where both are equal, so are the vectors.
+// MaxTokens of the built-in model, which is always the same, is left out.
+func (c Config) Identity() (leat.Model, string, error) {
+	if c.OpenAI == nil {
+		return leat.Model{Name: builtin.Name, Dimension: builtin.Dimension}, "", nil
+	}
+	e, err := openai.New(*c.OpenAI)
+	if err != nil {
+		return leat.Model{}, "", err
+	}
+	return e.Model(), e.Prefix(leat.Passage), e.Close()
+}
+
+// WithoutSecrets is the configuration as it may be written down.
+func (c Config) WithoutSecrets() Config { return c.withKey("") }
+
+// WithSecretsOf is the configuration with the secrets of another for the same
+// server.
+func (c Config) WithSecretsOf(other Config) Config {
+	if c.OpenAI == nil || other.OpenAI == nil || c.OpenAI.URL != other.OpenAI.URL {
+		return c
+	}
+	return c.withKey(other.OpenAI.APIKey)
+}
+
+func (c Config) withKey(key leat.Secret) Config {
+	if c.OpenAI != nil {
+		o := *c.OpenAI
+		o.APIKey = key
+		c.OpenAI = &o
+	}
+	return c
+}
+
 // below puts a component's FieldErrors under the key where its Config stands.
 func below(key string, err error) error {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {

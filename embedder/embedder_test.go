@@ -107,3 +107,25 @@ func TestBuiltinMissing(t *testing.T) {
 		t.Errorf("%v, hint %q", err, leat.HintOf(err))
 	}
 }
+
+// TestSecretsStayWithTheirServer: what is written down of a configuration has no
+// key, and gets one only from a configuration for the same server.
+func TestSecretsStayWithTheirServer(t *testing.T) {
+	of := func(url string, key leat.Secret) Config {
+		return Config{OpenAI: &openai.Config{URL: url, Model: "m", Dimension: 3, APIKey: key}}
+	}
+	here := of("http://localhost:1/v1", "key")
+	bare := here.WithoutSecrets()
+	if bare.OpenAI.APIKey != "" || here.OpenAI.APIKey != "key" {
+		t.Errorf("keys %q and %q, want none, and the other untouched", bare.OpenAI.APIKey.Reveal(), here.OpenAI.APIKey.Reveal())
+	}
+	if k := bare.WithSecretsOf(here).OpenAI.APIKey; k != "key" {
+		t.Errorf("key %q, want that of the same server", k.Reveal())
+	}
+	if k := bare.WithSecretsOf(of("http://localhost:2/v1", "other")).OpenAI.APIKey; k != "" {
+		t.Errorf("key %q is another server's", k.Reveal())
+	}
+	if c := bare.WithSecretsOf(Config{}); c.OpenAI.APIKey != "" {
+		t.Error("a key out of nothing")
+	}
+}

@@ -5,19 +5,14 @@ package pipeline
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"leat"
+	"leat/bench/program"
 	"leat/embedder/embeddertest"
 	"leat/internal/testenv"
 	"leat/sinks/sqlite"
@@ -37,97 +32,92 @@ func BenchmarkFreshness(b *testing.B) {
 	db := testenv.MySQL(b)
 	null := embeddertest.Start(dimension)
 	b.Cleanup(null.Close)
-	bin := build(b)
-	builtin := "builtin: {}"
+	bin := program.Build(b)
 	for _, m := range []struct {
 		name, embedder string
 		rate           int // rows a second
 	}{
-		{"null/200", fmt.Sprintf("openai: {url: %q, model: stand-in, dimension: %d}", null.BaseURL, dimension), 200},
+		{"null/200", program.Null(null.BaseURL, dimension), 200},
 		{"builtin/200", builtin, 200}, // more than two cores embed on most machines: shows the backlog
 		{"builtin/40", builtin, 40},
 	} {
-		b.Run(m.name, func(b *testing.B) { freshness(b, db, bin, m.embedder, m.rate) })
+		b.Run(m.name, func(b *testing.B) {
+			dir := b.TempDir()
+			n := notes{b, db, program.CreateNotes(b, db)}
+			program.Configure(b, dir, db, n.table, m.embedder)
+			run := program.Start(b, bin, dir, "run")
+			n.insert(0)
+			store := openWhenThere(b, program.Store(dir), n.document(0))
+			defer store.Close()
+			l := n.latencies(store, 1, m.rate)
+			report(b, "", l)
+			b.ReportMetric(float64(l[len(l)-1].Microseconds())/1e3, "max-ms")
+			b.ReportMetric(program.ResidentMB(b, run.Pid), "RSS-MB")
+			b.ReportMetric(0, "ns/op")
+		})
 	}
 }
 
-func freshness(b *testing.B, db *testenv.DB, bin, embedder string, rate int) {
-	name := db.Database(b)
-	db.Exec(b, "CREATE TABLE "+name+".notes (id INT PRIMARY KEY, title VARCHAR(100), body TEXT)")
-	dir := b.TempDir()
-	yaml := fmt.Sprintf(`
-sources:
-  - name: bench
-    mysql: {address: %q, user: %q, password: %q, tables: [{table: %s.notes, title: title, body: [body]}]}
-embedder: {%s}
-`, db.Addr(), db.User, db.Password, name, embedder)
-	if err := os.WriteFile(filepath.Join(dir, "pipeline.yaml"), []byte(yaml), 0o600); err != nil {
-		b.Fatal(err)
-	}
-	run := start(b, bin, dir)
-	insert := func(id int) time.Time {
-		body := fmt.Sprintf("Note %d says that part %d of machine %d was changed on day %d, and that the next look is due when it has run for %d hours.", id, id%97, id%31, id%365, id%1000)
-		if _, err := db.Root().Exec("INSERT INTO "+name+".notes VALUES (?, ?, ?)", id, fmt.Sprintf("Note %d", id), body); err != nil {
-			b.Fatal(err)
-		}
-		return time.Now()
-	}
-	id := func(n int) string { return leat.DocumentID("mysql", "bench", name+".notes", strconv.Itoa(n)) }
+const builtin = "embedder: {builtin: {}}"
 
-	insert(0)
-	store := openWhenThere(b, filepath.Join(dir, "leat-data", "index.db"), id(0))
-	defer store.Close()
+// notes is the table whose rows are the documents.
+type notes struct {
+	*testing.B
+	db    *testenv.DB
+	table string
+}
+
+// insert returns when the row was committed.
+func (n notes) insert(id int) time.Time {
+	title, body := program.Note(id, 1)
+	if _, err := n.db.Root().Exec("INSERT INTO "+n.table+" VALUES (?, ?, ?)", id, title, body); err != nil {
+		n.Fatal(err)
+	}
+	return time.Now()
+}
+
+func (n notes) document(id int) string {
+	return leat.DocumentID("mysql", "bench", n.table, strconv.Itoa(id))
+}
+
+// latencies inserts rows, from id first on, at a rate a second and returns how
+// long each of the sample took to be searchable.
+func (n notes) latencies(store *reader, first, rate int) []time.Duration {
 	// Polling one document at a time, in the order of their commits, costs the
 	// measured process little.
 	watch := make(chan committed, rate*seconds)
 	latencies := make(chan []time.Duration)
-	go func() { latencies <- await(b, store, watch) }()
+	go func() { latencies <- follow(n.B, store, watch) }()
 	tick := time.NewTicker(time.Second / time.Duration(rate))
-	for n := 1; n <= rate*seconds; n++ {
+	defer tick.Stop()
+	for id := first; id < first+rate*seconds; id++ {
 		<-tick.C
-		at := insert(n)
-		if n%sample == 0 {
-			watch <- committed{id(n), at}
+		at := n.insert(id)
+		if (id-first)%sample == 0 {
+			watch <- committed{n.document(id), at}
 		}
 	}
 	close(watch)
-	l := <-latencies
-	report(b, "", l)
-	b.ReportMetric(float64(l[len(l)-1].Microseconds())/1e3, "max-ms")
-	b.ReportMetric(residentMB(b, run.Pid), "RSS-MB")
-	b.ReportMetric(0, "ns/op")
-}
-
-// start runs leat, all stages or those that args name, until the benchmark ends.
-func start(b *testing.B, bin, dir string, args ...string) *os.Process {
-	run := exec.Command(bin, append([]string{"run"}, args...)...)
-	run.Dir, run.Stderr = dir, os.Stderr
-	run.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := run.Start(); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		if err := errors.Join(run.Process.Signal(os.Interrupt), run.Wait()); err != nil {
-			b.Error(run, err)
-		}
-	})
-	return run.Process
+	return <-latencies
 }
 
 // report sorts latencies and reports their percentiles.
 func report(b *testing.B, prefix string, l []time.Duration) {
 	slices.Sort(l)
-	b.ReportMetric(float64(l[len(l)/2].Microseconds())/1e3, prefix+"p50-ms")
-	b.ReportMetric(float64(l[len(l)*99/100].Microseconds())/1e3, prefix+"p99-ms")
+	b.ReportMetric(float64(percentile(l, 50).Microseconds())/1e3, prefix+"p50-ms")
+	b.ReportMetric(float64(percentile(l, 99).Microseconds())/1e3, prefix+"p99-ms")
 }
+
+// percentile of sorted latencies.
+func percentile(l []time.Duration, n int) time.Duration { return l[len(l)*n/100] }
 
 type committed struct {
 	id string
 	at time.Time
 }
 
-// await notes when each document has reached both indexes.
-func await(b *testing.B, store *reader, watch <-chan committed) []time.Duration {
+// follow notes when each document has reached both indexes.
+func follow(b *testing.B, store *reader, watch <-chan committed) []time.Duration {
 	var all []time.Duration
 	for c := range watch {
 		for !store.holds(b, c.id) {
@@ -163,13 +153,14 @@ func openWhenThere(b *testing.B, path, id string) *reader {
 		if err != nil {
 			continue
 		}
-		model, err := store.Model(b.Context())
-		if err == nil && model.Dimension > 0 {
-			vectors, err := store.Vectors(model)
+		text, err := store.Text(1)
+		model, modelErr := store.Model(b.Context(), 1)
+		if err == nil && modelErr == nil {
+			vectors, err := store.Vectors(1, model)
 			if err != nil {
 				b.Fatal(err)
 			}
-			r := &reader{store, store.Text(), vectors}
+			r := &reader{store, text, vectors}
 			for !r.holds(b, id) {
 				if time.Now().After(deadline) {
 					b.Fatalf("%s was not indexed within a minute", id)
@@ -182,28 +173,4 @@ func openWhenThere(b *testing.B, path, id string) *reader {
 	}
 	b.Fatal("nothing was indexed within a minute")
 	return nil
-}
-
-func build(b *testing.B) string {
-	bin := filepath.Join(b.TempDir(), "leat")
-	if out, err := exec.Command("go", "build", "-o", bin, "leat/cmd/leat").CombinedOutput(); err != nil {
-		b.Fatalf("build: %v\n%s", err, out)
-	}
-	return bin
-}
-
-// residentMB is the resident memory of a process in MiB, as Linux tells it.
-func residentMB(b *testing.B, pid int) float64 {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		b.Fatal(err)
-	}
-	for line := range strings.Lines(string(status)) {
-		if f := strings.Fields(line); len(f) > 1 && f[0] == "VmRSS:" {
-			kb, _ := strconv.Atoi(f[1])
-			return float64(kb) / 1024
-		}
-	}
-	b.Fatal("no VmRSS")
-	return 0
 }

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"leat"
+	"leat/bench/program"
 	"leat/embedder/embeddertest"
 	"leat/internal/stage"
 	"leat/internal/testenv"
@@ -56,9 +57,9 @@ embedder: {openai: {url: %q, model: stand-in, dimension: %d}}
 	if err := os.WriteFile(filepath.Join(dir, "pipeline.yaml"), []byte(yaml), 0o600); err != nil {
 		b.Fatal(err)
 	}
-	bin := build(b)
+	bin := program.Build(b)
 	for _, s := range stage.Names {
-		start(b, bin, dir, "--stages", s)
+		program.Start(b, bin, dir, "run", "--stages", s)
 	}
 	insert := func(id int) time.Time {
 		if _, err := db.Root().Exec("INSERT INTO "+name+".notes VALUES (?, ?, ?)", id, title(id), note(id)); err != nil {
@@ -70,11 +71,11 @@ embedder: {openai: {url: %q, model: stand-in, dimension: %d}}
 
 	insert(0)
 	text := opened(b, func() (*elastic.Index, error) {
-		return elastic.OpenReader(b.Context(), elastic.Config{URLs: []string{es.URL()}}, pipeline, slog.New(slog.DiscardHandler))
+		return elastic.OpenReader(b.Context(), elastic.Config{URLs: []string{es.URL()}}, pipeline, 1, slog.New(slog.DiscardHandler))
 	})
 	defer text.Close()
 	vectors := opened(b, func() (*milvus.Index, error) {
-		return milvus.OpenReader(b.Context(), milvus.Config{Address: mv.Addr()}, pipeline, slog.New(slog.DiscardHandler))
+		return milvus.OpenReader(b.Context(), milvus.Config{Address: mv.Addr()}, pipeline, 1, slog.New(slog.DiscardHandler))
 	})
 	defer vectors.Close()
 	found := map[string]func(n int) bool{

@@ -165,11 +165,15 @@ func stores(b testing.TB, dir string, m leat.Model) (*sqlite.TextIndex, *sqlite.
 			b.Error(err)
 		}
 	})
-	v, err := s.Vectors(m)
+	t, err := s.Text(1)
 	if err != nil {
 		b.Fatal(err)
 	}
-	return s.Text(), v
+	v, err := s.Vectors(1, m)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return t, v
 }
 
 // many makes n revisions of one chunk of about 500 bytes, of sentences of the

@@ -46,12 +46,16 @@ func BenchmarkLatency(b *testing.B) {
 				}
 				defer store.Close()
 				before := heap()
-				v, err := store.Vectors(m.Model())
+				t, err := store.Text(1)
+				if err != nil {
+					b.Fatal(err)
+				}
+				v, err := store.Vectors(1, m.Model())
 				if err != nil {
 					b.Fatal(err)
 				}
 				// The model itself, not what it answered before.
-				searcher := search.New(store.Text(), v, m.Embedder)
+				searcher := search.New(t, v, m.Embedder)
 				var took []time.Duration
 				ask := func(i int) {
 					start := time.Now()

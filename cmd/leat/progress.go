@@ -12,7 +12,6 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 
 	"leat/internal/app"
-	"leat/internal/stage"
 )
 
 // progress shows how far a run is: bars on a terminal, a line every ten
@@ -79,7 +78,7 @@ func (p *progress) lines(s app.Snapshot) {
 			busy = append(busy, fmt.Sprintf("%s %s %d of %d", strings.TrimPrefix(name, "source/"), pr.Phase, pr.Done, pr.Total))
 		}
 	}
-	for _, name := range stage.Names {
+	for _, name := range slices.Sorted(maps.Keys(s.Backlog)) {
 		if n := s.Backlog[name]; n > 0 {
 			busy = append(busy, fmt.Sprintf("%s %d to go", name, n))
 		}

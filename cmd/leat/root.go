@@ -69,6 +69,8 @@ func execute(ctx context.Context, args []string, in io.Reader, out, errw io.Writ
 		return exitConfig
 	case errors.Is(err, errDeadLetters):
 		return exitDeadLetters
+	case errors.Is(err, errNotRight):
+		return exitFailure
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		fmt.Fprintln(errw, "leat: interrupted")
 		return exitFailure
@@ -114,7 +116,7 @@ index equal to the sources: inserts, updates and deletes, within a second.`,
 	root.AddCommand(
 		c.runCommand(), c.searchCommand(), c.statusCommand(), c.tailCommand(), c.docCommand(),
 		c.dlqCommand(), c.validateCommand(), c.extractCommand(), c.chunkCommand(), c.embedCommand(),
-		c.reindexCommand(), c.demoCommand(), c.stackCommand(), c.versionCommand(),
+		c.reindexCommand(), c.verifyCommand(), c.demoCommand(), c.stackCommand(), c.versionCommand(),
 		&cobra.Command{Use: "exit-codes", Short: "Exit codes of every command", Long: exitCodes},
 	)
 	wrapArgs(root)

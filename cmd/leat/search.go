@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"leat/internal/app"
 	"leat/internal/search"
 )
 
@@ -67,7 +68,7 @@ standard input and answers one JSON object a line, the model loaded once.`,
 
 // searchLines answers one query a line; each answer is written at once, so that
 // another program can converse with it.
-func (c *cli) searchLines(ctx context.Context, s *search.Searcher, m search.Mode, limit int) error {
+func (c *cli) searchLines(ctx context.Context, s *app.Searcher, m search.Mode, limit int) error {
 	in := bufio.NewScanner(c.in)
 	in.Buffer(nil, 1<<20)
 	for in.Scan() {

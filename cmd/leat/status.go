@@ -68,6 +68,23 @@ func printStatus(out io.Writer, st app.Status) {
 		fmt.Fprintf(out, "\nindex: %d documents, %d chunks by words; %d documents, %d chunks by vectors\n",
 			st.Index.Text.Documents, st.Index.Text.Chunks, st.Index.Vectors.Documents, st.Index.Vectors.Chunks)
 	}
+	if len(st.Generations) > 1 {
+		fmt.Fprintln(out)
+		w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+		fmt.Fprintln(w, "GENERATION\tSTATE\tMODEL\tBACKLOG")
+		for _, g := range st.Generations {
+			stages := g.Stages
+			if g.State == "live" {
+				stages = st.Stages
+			}
+			var backlog int64
+			for _, s := range stages {
+				backlog += s.Backlog
+			}
+			fmt.Fprintf(w, "%d\t%s\t%s\t%d\n", g.Number, g.State, g.Model, backlog)
+		}
+		w.Flush()
+	}
 	for _, s := range st.Sources {
 		if s.Error != "" {
 			fmt.Fprintf(out, "%s: %s\n", s.Name, s.Error)

@@ -18,28 +18,26 @@ import (
 	"leat/embedder"
 	"leat/internal/bus"
 	"leat/internal/config"
-	"leat/internal/search"
 	"leat/internal/stage"
 	"leat/sources/folder"
 	"leat/sources/mysql"
 	"leat/sources/s3"
 )
 
-// generation is the live one; re-indexing will make more.
-const generation = 1
-
 // App is a pipeline as configured. Its methods open what they need.
 type App struct {
-	cfg    *config.Pipeline
-	log    *slog.Logger
-	topics bus.TopicNames
-	groups bus.GroupNames
+	cfg *config.Pipeline
+	log *slog.Logger
 }
 
 // New makes the application of a pipeline.
-func New(cfg *config.Pipeline, log *slog.Logger) *App {
-	return &App{cfg: cfg, log: log, topics: bus.Topics(cfg.Name, generation), groups: bus.Groups(cfg.Name, generation)}
-}
+func New(cfg *config.Pipeline, log *slog.Logger) *App { return &App{cfg: cfg, log: log} }
+
+// topics are those that all generations share.
+func (a *App) topics() bus.TopicNames { return bus.Topics(a.cfg.Name, 0) }
+
+// sourcesGroup is the group whose members lead the sources.
+func (a *App) sourcesGroup() string { return bus.Groups(a.cfg.Name, 0).Sources }
 
 // flowStage is a stage that consumes: its group reads topic.
 type flowStage struct {
@@ -59,20 +57,19 @@ const (
 	storeEvery   = 200 * time.Millisecond
 )
 
-// flow lists the consuming stages in the order of the flow. Batches for the
-// embedder are small, since a batch is what a live change waits for.
-func (a *App) flow() []flowStage {
+// flow lists the consuming stages of a generation in the order of the flow.
+// Batches for the embedder are small, since a batch is what a live change waits
+// for.
+func (a *App) flow(generation int) []flowStage {
+	topics, groups := bus.Topics(a.cfg.Name, generation), bus.Groups(a.cfg.Name, generation)
 	flow := []flowStage{
-		{name: stage.Chunker, group: a.groups.Chunker, topic: a.topics.Documents, maxRecords: 500, maxBytes: 4 << 20},
-		{name: stage.Embedder, group: a.groups.Embedder, topic: a.topics.Chunks, maxRecords: 64, maxBytes: 1 << 20},
-		{name: stage.TextIndexer, group: a.groups.TextIndexer, topic: a.topics.Chunks, maxRecords: 500, maxBytes: 4 << 20, mixed: true},
-		{name: stage.VectorIndexer, group: a.groups.VectorIndexer, topic: a.topics.Vectors, maxRecords: 500, maxBytes: 4 << 20, mixed: true},
+		{name: stage.Chunker, group: groups.Chunker, topic: topics.Documents, maxRecords: 500, maxBytes: 4 << 20},
+		{name: stage.Embedder, group: groups.Embedder, topic: topics.Chunks, maxRecords: 64, maxBytes: 1 << 20},
+		{name: stage.TextIndexer, group: groups.TextIndexer, topic: topics.Chunks, maxRecords: 500, maxBytes: 4 << 20, mixed: true},
+		{name: stage.VectorIndexer, group: groups.VectorIndexer, topic: topics.Vectors, maxRecords: 500, maxBytes: 4 << 20, mixed: true},
 	}
 	for i := range flow {
 		s := &flow[i]
-		// A model behind a server gains by large requests; the built-in one takes
-		// a text on each core.
-		s.mixed = s.mixed || s.name == stage.Embedder && a.cfg.Embedder.OpenAI != nil
 		switch {
 		case a.remote(s.name):
 			s.every = storeEvery
@@ -113,6 +110,25 @@ const clientPrefix = "leat@"
 // connect reaches the broker. The embedded one is started where no process
 // runs it; own says that this process must be the one that does.
 func (a *App) connect(ctx context.Context, own bool) (connection, error) {
+	for deadline := time.Now().Add(embeddedWait); ; {
+		conn, err := a.connectOnce(ctx, own)
+		// The process that ran the embedded broker may just have ended.
+		if a.cfg.Kafka != nil || !bus.IsAway(err) || time.Now().After(deadline) {
+			return conn, err
+		}
+		select {
+		case <-ctx.Done():
+			return conn, ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// embeddedWait is how long the embedded broker of another process may be
+// about to start or to end.
+const embeddedWait = 5 * time.Second
+
+func (a *App) connectOnce(ctx context.Context, own bool) (connection, error) {
 	var conn connection
 	var cfg bus.Config
 	var err error
@@ -151,7 +167,7 @@ func (a *App) embeddedBroker(ctx context.Context, own bool) (*bus.Embedded, stri
 	if err := os.MkdirAll(a.cfg.DataDir, 0o755); err != nil {
 		return nil, "", a.dataDirError(err)
 	}
-	for deadline := time.Now().Add(5 * time.Second); ; {
+	for deadline := time.Now().Add(embeddedWait); ; {
 		addr, running, err := "", false, error(nil)
 		if !own {
 			if addr, running, err = bus.EmbeddedAddr(a.brokerDir()); running && err == nil {
@@ -189,14 +205,35 @@ const (
 	clusterPartitions  = 12
 )
 
-// ensureTopics creates the topics or reports those with settings that would
-// lose data.
-func (a *App) ensureTopics(ctx context.Context, c connection) error {
+func (a *App) topicSettings() bus.TopicSettings {
 	s := bus.TopicSettings{Partitions: embeddedPartitions, Retention: retention, MaxMessageBytes: bus.DefaultMaxMessageBytes}
 	if a.cfg.Kafka != nil {
 		s.Partitions, s.Replicas = clusterPartitions, a.cfg.Kafka.Replication
 	}
-	return c.EnsureTopics(ctx, a.topics.Specs(s)...)
+	return s
+}
+
+// ensureTopics creates the topics that all generations share or reports those
+// with settings that would lose data.
+func (a *App) ensureTopics(ctx context.Context, c connection) error {
+	return c.EnsureTopics(ctx, a.topics().Specs(a.topicSettings())...)
+}
+
+// ensureGeneration is the same for the topics of a generation.
+func (a *App) ensureGeneration(ctx context.Context, c connection, n int) error {
+	return c.EnsureTopics(ctx, bus.Topics(a.cfg.Name, n).GenerationSpecs(a.topicSettings())...)
+}
+
+// open connects and makes sure of the topics.
+func (a *App) open(ctx context.Context) (connection, error) {
+	conn, err := a.connect(ctx, false)
+	if err != nil {
+		return conn, err
+	}
+	if err := a.ensureTopics(ctx, conn); err != nil {
+		return conn, errors.Join(err, conn.Close())
+	}
+	return conn, nil
 }
 
 // source is a configured source under its full name, such as "mysql:shop".
@@ -242,7 +279,7 @@ func closeAll(sources []source) error {
 	return err
 }
 
-// model opens the embedder and the tokenizer that measures for it.
+// model opens pipeline.yaml's embedder and the tokenizer that measures for it.
 func (a *App) model() (leat.Embedder, leat.Tokenizer, error) {
 	return embedder.New(a.cfg.Embedder, a.cacheDir(), a.log)
 }
@@ -264,29 +301,6 @@ func (a *App) Chunker() (*chunker.Chunker, func() error, error) {
 		return nil, nil, errors.Join(err, model.Close())
 	}
 	return c, model.Close, nil
-}
-
-// Searcher opens what a search in mode needs: the indexes, and the model unless
-// the search is by words only.
-func (a *App) Searcher(ctx context.Context, mode search.Mode) (*search.Searcher, func() error, error) {
-	s := &stores{app: a}
-	text, err := s.Text(ctx)
-	if err != nil {
-		return nil, nil, errors.Join(err, s.Close())
-	}
-	if mode == search.Text {
-		return search.New(text, nil, nil), s.Close, nil
-	}
-	model, _, err := a.model()
-	if err != nil {
-		return nil, nil, errors.Join(err, s.Close())
-	}
-	closeThem := func() error { return errors.Join(model.Close(), s.Close()) }
-	vectors, err := s.Vectors(ctx, model.Model())
-	if err != nil {
-		return nil, nil, errors.Join(err, closeThem())
-	}
-	return search.New(text, vectors, model), closeThem, nil
 }
 
 // Describe says in a few words what the pipeline reads.

@@ -27,11 +27,11 @@ func (a *App) Checks(ctx context.Context) []Check {
 }
 
 func (a *App) checkBroker(ctx context.Context) error {
-	conn, err := a.connect(ctx, false)
+	conn, err := a.open(ctx)
 	if err != nil {
 		return err
 	}
-	return errors.Join(a.ensureTopics(ctx, conn), conn.Close())
+	return conn.Close()
 }
 
 func (a *App) checkSource(ctx context.Context, cfg config.Source) error {
@@ -58,7 +58,11 @@ func (a *App) checkModel(ctx context.Context) (leat.Model, error) {
 
 // checkStores tries both indexes, against what the model makes unless that failed.
 func (a *App) checkStores(ctx context.Context, model leat.Model) []Check {
-	s := &stores{app: a, write: true}
+	n, err := a.live(ctx)
+	if err != nil {
+		return []Check{{"text index", err}}
+	}
+	s := &stores{app: a, generation: max(n, 1), write: true}
 	text, err := s.Text(ctx)
 	checks := []Check{{"text index", err}}
 	if err == nil {

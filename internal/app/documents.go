@@ -41,15 +41,12 @@ func tailEvent(r bus.Record) TailEvent {
 // Tail gives fn document events as they pass, from now on or from the start of
 // the topic, until ctx ends or fn fails.
 func (a *App) Tail(ctx context.Context, fromStart bool, fn func(TailEvent) error) error {
-	conn, err := a.connect(ctx, false)
+	conn, err := a.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if err := a.ensureTopics(ctx, conn); err != nil {
-		return err
-	}
-	return conn.Tail(ctx, a.topics.Documents, !fromStart, func(r bus.Record) error { return fn(tailEvent(r)) })
+	return conn.Tail(ctx, a.topics().Documents, !fromStart, func(r bus.Record) error { return fn(tailEvent(r)) })
 }
 
 // DocumentReport says where a document is in the flow.
@@ -65,15 +62,12 @@ type DocumentReport struct {
 // Document reports where a document is; leat.ErrNotFound if no part of the flow knows it.
 func (a *App) Document(ctx context.Context, id string) (r DocumentReport, err error) {
 	r = DocumentReport{DeadLetters: []stage.DeadLetter{}, Chunks: []leat.Chunk{}}
-	conn, err := a.connect(ctx, false)
+	conn, err := a.open(ctx)
 	if err != nil {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	if err := a.ensureTopics(ctx, conn); err != nil {
-		return r, err
-	}
-	record, err := conn.Lookup(ctx, a.topics.Documents, []byte(id))
+	record, err := conn.Lookup(ctx, a.topics().Documents, []byte(id))
 	switch {
 	case err == nil:
 		e := tailEvent(record)
@@ -156,7 +150,7 @@ func state(ctx context.Context, s leat.Sink, id string) (*leat.DocumentState, er
 // whose document has since been applied at a newer version are left out.
 func (a *App) deadLetters(ctx context.Context, conn connection) ([]stage.DeadLetter, error) {
 	var all []stage.DeadLetter
-	err := conn.Latest(ctx, a.topics.DeadLetters, func(r bus.Record) error {
+	err := conn.Latest(ctx, a.topics().DeadLetters, func(r bus.Record) error {
 		if r.Value == nil {
 			return nil
 		}
@@ -167,23 +161,7 @@ func (a *App) deadLetters(ctx context.Context, conn connection) ([]stage.DeadLet
 	if err != nil || len(all) == 0 {
 		return all, err
 	}
-	err = a.reading(ctx, func(text leat.TextIndex, _ leat.VectorIndex) error {
-		if text == nil {
-			return nil
-		}
-		kept := all[:0]
-		for _, l := range all {
-			held, err := state(ctx, text, l.Document)
-			if err != nil {
-				return err
-			}
-			if held == nil || held.Version <= l.Version {
-				kept = append(kept, l)
-			}
-		}
-		all = kept
-		return nil
-	})
+	all, err = a.standing(ctx, all)
 	if err != nil {
 		a.log.Warn("cannot see in the index which dead letters have been made good since: showing all", "error", err, "hint", leat.HintOf(err))
 	}
@@ -191,16 +169,64 @@ func (a *App) deadLetters(ctx context.Context, conn connection) ([]stage.DeadLet
 	return all, nil
 }
 
+// standing leaves out the letters whose document their generation, that of the
+// sources' the live one, holds at a newer version. With an error come all.
+func (a *App) standing(ctx context.Context, letters []stage.DeadLetter) ([]stage.DeadLetter, error) {
+	by := map[int][]stage.DeadLetter{}
+	for _, l := range letters {
+		by[l.Generation()] = append(by[l.Generation()], l)
+	}
+	var kept []stage.DeadLetter
+	for n, some := range by {
+		look := func(text leat.TextIndex, _ leat.VectorIndex) error {
+			for _, l := range some {
+				var held *leat.DocumentState
+				var err error
+				if text != nil {
+					if held, err = state(ctx, text, l.Document); err != nil {
+						return err
+					}
+				}
+				if held == nil || held.Version <= l.Version {
+					kept = append(kept, l)
+				}
+			}
+			return nil
+		}
+		var err error
+		if n == 0 {
+			err = a.reading(ctx, look)
+		} else {
+			err = a.readingGeneration(ctx, n, look)
+		}
+		if err != nil {
+			return letters, err
+		}
+	}
+	return kept, nil
+}
+
+// forgetLetters takes the letters of a generation off the topic.
+func (a *App) forgetLetters(ctx context.Context, conn connection, p *bus.Producer, n int) error {
+	return conn.Latest(ctx, a.topics().DeadLetters, func(r bus.Record) error {
+		if r.Value == nil {
+			return nil
+		}
+		l, err := stage.DecodeDeadLetter(r)
+		if err != nil || l.Generation() != n {
+			return err
+		}
+		return dropLetter(ctx, p, r.Topic, l)
+	})
+}
+
 // DeadLetters lists the dead letters that still stand, oldest first.
 func (a *App) DeadLetters(ctx context.Context) ([]stage.DeadLetter, error) {
-	conn, err := a.connect(ctx, false)
+	conn, err := a.open(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
-	if err := a.ensureTopics(ctx, conn); err != nil {
-		return nil, err
-	}
 	return a.deadLetters(ctx, conn)
 }
 
@@ -209,11 +235,23 @@ func (a *App) DeadLetters(ctx context.Context) ([]stage.DeadLetter, error) {
 // again, it comes back.
 func (a *App) RetryDeadLetters(ctx context.Context, letters []stage.DeadLetter) error {
 	return a.withProducer(ctx, func(conn connection, p *bus.Producer) error {
+		of := make(map[string]bool, len(letters))
 		for _, l := range letters {
-			if err := a.resend(ctx, conn, p, l.Document); err != nil {
-				return err
-			}
-			if err := dropLetter(ctx, p, a.topics.DeadLetters, l); err != nil {
+			of[l.Document] = true
+		}
+		err := a.resend(ctx, conn, p, false, func(id string) bool {
+			asked := of[id]
+			delete(of, id)
+			return asked
+		})
+		if err != nil {
+			return err
+		}
+		for id := range of {
+			return leat.Hint(fmt.Errorf("the documents topic holds no event of %q: %w", id, leat.ErrNotFound), "drop this dead letter: leat dlq drop")
+		}
+		for _, l := range letters {
+			if err := dropLetter(ctx, p, a.topics().DeadLetters, l); err != nil {
 				return err
 			}
 		}
@@ -225,7 +263,7 @@ func (a *App) RetryDeadLetters(ctx context.Context, letters []stage.DeadLetter) 
 func (a *App) DropDeadLetters(ctx context.Context, letters []stage.DeadLetter) error {
 	return a.withProducer(ctx, func(_ connection, p *bus.Producer) error {
 		for _, l := range letters {
-			if err := dropLetter(ctx, p, a.topics.DeadLetters, l); err != nil {
+			if err := dropLetter(ctx, p, a.topics().DeadLetters, l); err != nil {
 				return err
 			}
 		}
@@ -237,55 +275,12 @@ func dropLetter(ctx context.Context, p *bus.Producer, topic string, l stage.Dead
 	return p.Produce(ctx, bus.Record{Topic: topic, Key: []byte(l.ID())})
 }
 
-// resend produces the latest event of a document again. The topic is compacted
-// by offset, so where a newer event came in between, that one is sent again
-// too: the last record of a key must be its newest version.
-func (a *App) resend(ctx context.Context, conn connection, p *bus.Producer, document string) error {
-	r, err := conn.Lookup(ctx, a.topics.Documents, []byte(document))
-	if errors.Is(err, leat.ErrNotFound) {
-		return leat.Hint(fmt.Errorf("the documents topic holds no event of %q: %w", document, err), "drop this dead letter: leat dlq drop")
-	}
-	if err != nil {
-		return err
-	}
-	for next := &r; next != nil; {
-		r = *next
-		if err := p.Produce(ctx, r); err != nil {
-			return err
-		}
-		if next, err = newer(ctx, conn, r); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// newer finds the newest event of r's document on r's topic that came after r
-// and is newer; nil if there is none.
-func newer(ctx context.Context, conn connection, r bus.Record) (*bus.Record, error) {
-	var found *bus.Record
-	top, _ := codec.DecodeEvent(r)
-	err := conn.ReadFrom(ctx, r.Topic, r.Partition, r.Offset+1, func(x bus.Record) error {
-		if string(x.Key) != string(r.Key) {
-			return nil
-		}
-		if e, err := codec.DecodeEvent(x); err == nil && e.Version > top.Version {
-			found, top = &x, e
-		}
-		return nil
-	})
-	return found, err
-}
-
 func (a *App) withProducer(ctx context.Context, f func(connection, *bus.Producer) error) (err error) {
-	conn, err := a.connect(ctx, false)
+	conn, err := a.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	if err := a.ensureTopics(ctx, conn); err != nil {
-		return err
-	}
 	p := conn.NewProducer(bus.ProducerConfig{})
 	defer func() { err = errors.Join(err, p.Close()) }()
 	return f(conn, p)

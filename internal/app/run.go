@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"slices"
 	"sync"
@@ -12,8 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"leat"
-	"leat/chunker"
 	"leat/internal/bus"
+	"leat/internal/reindex"
 	"leat/internal/retry"
 	"leat/internal/stage"
 )
@@ -31,7 +32,7 @@ type RunOptions struct {
 // Snapshot is what a running process shows of itself.
 type Snapshot struct {
 	States  map[string]stage.State
-	Backlog map[string]int64 // records to consume, by stage of this process
+	Backlog map[string]int64 // records to consume, by stage of a generation (stage.Component)
 }
 
 // Run runs stages until ctx ends or, with Once, until every change made at the
@@ -60,24 +61,41 @@ func (a *App) Run(ctx context.Context, o RunOptions) (err error) {
 type process struct {
 	*App
 	options  RunOptions
+	free     bool // of pipeline.yaml: it need not fit a generation yet
 	conn     connection
 	producer *bus.Producer
 	dead     *stage.DeadLetters
 	health   *stage.Health
 	sources  []source
-	stores   *stores
-	prepare  map[string]prepare // by stage
-	closers  []func() error     // closed last to first
+	turns    turns
+	flows    map[int]*flow  // opened and not yet running, by generation
+	closers  []func() error // closed last to first
+
+	mu      sync.Mutex
+	now     reindex.State
+	changed chan struct{} // closed when now is another
 }
 
-// handler is what a stage does with a batch of records.
-type handler func(context.Context, []bus.Record) error
+// state of the generations.
+func (p *process) state() reindex.State {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.now
+}
 
-// prepare opens what a stage needs of a store.
-type prepare func(context.Context) (handler, error)
+func (p *process) setState(s reindex.State) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.now = s
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
 
 func (p *process) close() error {
 	var err error
+	for _, f := range p.flows {
+		err = errors.Join(err, f.close())
+	}
 	for _, c := range slices.Backward(p.closers) {
 		err = errors.Join(err, c())
 	}
@@ -88,8 +106,15 @@ func (p *process) has(name string) bool {
 	return len(p.options.Stages) == 0 || slices.Contains(p.options.Stages, name)
 }
 
-// open opens, in the order of the flow, what the stages of this process need.
+// consumes reports whether this process runs more than sources.
+func (p *process) consumes() bool {
+	return slices.ContainsFunc(p.flow(0), func(s flowStage) bool { return p.has(s.name) })
+}
+
+// open opens what all generations share, and the stages of the live one, which
+// pipeline.yaml has to fit.
 func (p *process) open(ctx context.Context) (err error) {
+	p.flows, p.changed = map[int]*flow{}, make(chan struct{})
 	err = retry.Do(ctx, func() (err error) {
 		if p.conn, err = p.connect(ctx, true); p.options.Once || !bus.IsAway(err) {
 			err = leat.Permanent(err)
@@ -111,68 +136,33 @@ func (p *process) open(ctx context.Context) (err error) {
 	}
 	p.producer = p.conn.NewProducer(producer)
 	p.closers = append(p.closers, p.producer.Close)
-	p.dead = &stage.DeadLetters{Topic: p.topics.DeadLetters, Out: p.producer, Log: p.log}
-	p.health = &stage.Health{Topic: p.topics.Positions, Out: p.producer, Log: p.log}
+	p.dead = &stage.DeadLetters{Topic: p.topics().DeadLetters, Out: p.producer, Log: p.log}
+	p.health = &stage.Health{Topic: p.topics().Positions, Out: p.producer, Log: p.log}
 
 	if p.sources, err = p.App.sources(); err != nil {
 		return err
 	}
 	p.closers = append(p.closers, func() error { return closeAll(p.sources) })
 
-	model, tokenizer, err := p.model()
+	s, err := p.begun(ctx, p.conn, p.producer)
 	if err != nil {
 		return err
 	}
-	p.closers = append(p.closers, model.Close)
-	chunks, err := chunker.New(p.cfg.Chunker, tokenizer, model.Model().MaxTokens)
+	p.setState(s)
+	if !p.free {
+		if err := p.App.fits(s); err != nil {
+			return err
+		}
+	}
+	if !p.consumes() {
+		return nil
+	}
+	f, err := p.openFlow(ctx, *s.Find(s.Live))
 	if err != nil {
 		return err
 	}
-	p.stores = &stores{app: p.App, write: true}
-	p.closers = append(p.closers, p.stores.Close)
-
-	openers := make(map[string]leat.Opener, len(p.sources))
-	for _, s := range p.sources {
-		openers[s.name] = s
-	}
-	cut := stage.Chunks{Common: p.common(stage.Chunker), Chunker: chunks, Openers: openers, Topic: p.topics.Chunks}
-	embed := stage.Vectors{Common: p.common(stage.Embedder), Model: model, Topic: p.topics.Vectors}
-	p.prepare = map[string]prepare{
-		stage.Chunker:  func(context.Context) (handler, error) { return cut.Handle, nil },
-		stage.Embedder: func(context.Context) (handler, error) { return embed.Handle, nil },
-		stage.TextIndexer: func(ctx context.Context) (handler, error) {
-			text, err := p.stores.Text(ctx)
-			index := stage.Index{Common: p.common(stage.TextIndexer), Sink: text}
-			return index.Handle, err
-		},
-		stage.VectorIndexer: func(ctx context.Context) (handler, error) {
-			vectors, err := p.stores.Vectors(ctx, model.Model())
-			index := stage.Index{Common: p.common(stage.VectorIndexer), Sink: vectors}
-			return index.Handle, err
-		},
-	}
-	return p.fits(ctx)
-}
-
-// fits refuses to start on a store that needs an operator: a file that cannot
-// be opened, an index that holds what does not fit. A server that cannot be
-// reached may heal, so its stage waits for it while the others run.
-func (p *process) fits(ctx context.Context) error {
-	for _, s := range p.flow() {
-		if !p.has(s.name) {
-			continue
-		}
-		if _, err := p.prepare[s.name](ctx); err != nil && (!p.remote(s.name) || errors.Is(err, leat.ErrMismatch)) {
-			return fmt.Errorf("stage %s: %w", s.name, err)
-		}
-	}
-	return nil
-}
-
-func (p *process) common(name string) stage.Common {
-	return stage.Common{
-		Name: name, Out: p.producer, Dead: p.dead, Health: p.health, Log: p.log,
-	}
+	p.flows[s.Live] = f
+	return f.fits(ctx)
 }
 
 // run runs the stages beside each other until one fails, ctx ends or all is done.
@@ -181,17 +171,7 @@ func (p *process) run(ctx context.Context) error {
 	defer cancel()
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.health.Run(gctx) })
-	for _, s := range p.flow() {
-		if !p.has(s.name) {
-			continue
-		}
-		g.Go(func() error {
-			if err := p.consume(gctx, s); err != nil {
-				return fmt.Errorf("stage %s: %w", s.name, err)
-			}
-			return nil
-		})
-	}
+	g.Go(func() error { return p.supervise(gctx) })
 	var reading sync.WaitGroup // sources that have not caught up, with Once
 	if p.has(stage.Sources) && len(p.sources) > 0 {
 		reading.Add(len(p.sources))
@@ -213,38 +193,87 @@ func (p *process) run(ctx context.Context) error {
 	return err
 }
 
-// consume runs a stage. It is in its group from the start; what it is given
-// waits until its store can be reached.
-func (p *process) consume(ctx context.Context, s flowStage) error {
+// supervise runs the stages of every generation that is fed, from when it begins
+// until it is dropped.
+func (p *process) supervise(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	var handle handler
-	ready := make(chan struct{})
-	g.Go(func() error {
-		err := retry.Do(ctx, func() (err error) {
-			if handle, err = p.prepare[s.name](ctx); errors.Is(err, leat.ErrMismatch) {
+	type running struct {
+		stop func()
+		done chan struct{}
+	}
+	all := map[int]running{}
+	follow := func(s reindex.State) error {
+		p.setState(s)
+		fed := map[int]bool{}
+		for _, x := range s.Fed() {
+			fed[x.Number] = p.consumes()
+		}
+		for n, r := range all {
+			if !fed[n] {
+				r.stop()
+				<-r.done
+				delete(all, n)
+			}
+		}
+		for _, x := range s.Fed() {
+			if _, there := all[x.Number]; there || !fed[x.Number] {
+				continue
+			}
+			fctx, stop := context.WithCancel(ctx)
+			r := running{stop, make(chan struct{})}
+			all[x.Number] = r
+			f := p.flows[x.Number]
+			delete(p.flows, x.Number)
+			g.Go(func() error {
+				defer close(r.done)
+				defer stop()
+				err := p.feed(fctx, x, f)
+				if fctx.Err() != nil {
+					return ctx.Err()
+				}
+				return err
+			})
+		}
+		return nil
+	}
+	now := p.state()
+	if err := follow(now); err != nil {
+		return err
+	}
+	g.Go(func() error { return p.generations(p.conn).Watch(ctx, now.Revision, follow) })
+	return g.Wait()
+}
+
+// feed runs a generation's stages, which f holds where they are open already. A
+// failure of one that is not live stops that one alone, unless its end is waited
+// for.
+func (p *process) feed(ctx context.Context, g reindex.Generation, f *flow) (err error) {
+	failing := func(tell func(component string, err error)) func(error) {
+		return func(err error) {
+			for _, s := range p.flow(g.Number) {
+				if p.has(s.name) {
+					tell(stage.Component(g.Number, s.name), err)
+				}
+			}
+		}
+	}
+	if f == nil {
+		err = retry.Do(ctx, func() (err error) {
+			if f, err = p.openFlow(ctx, g); errors.Is(err, leat.ErrMismatch) {
 				err = leat.Permanent(err)
 			}
 			return err
-		}, func(err error) { p.health.Retrying(s.name, err) })
-		if err != nil {
-			return err
-		}
-		p.health.Running(s.name)
-		close(ready)
-		return nil
-	})
-	g.Go(func() error {
-		cfg := bus.ConsumeConfig{Group: s.group, Topic: s.topic, MaxRecords: s.maxRecords, MaxBytes: s.maxBytes, Mixed: s.mixed, Every: s.every}
-		return p.conn.Consume(ctx, cfg, func(ctx context.Context, batch []bus.Record) error {
-			select {
-			case <-ready:
-				return handle(ctx, batch)
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		})
-	})
-	return g.Wait()
+		}, failing(p.health.Retrying))
+	}
+	if err == nil {
+		err = f.run(ctx)
+		err = errors.Join(err, f.close())
+	}
+	if err == nil || ctx.Err() != nil || p.state().Live == g.Number || p.options.Once {
+		return err
+	}
+	failing(p.health.Failed)(err)
+	return nil
 }
 
 // lead runs the sources that this process leads.
@@ -254,14 +283,14 @@ func (p *process) lead(ctx context.Context, reading *sync.WaitGroup) error {
 	for i, s := range p.sources {
 		byName[s.name], names[i] = s, s.name
 	}
-	return p.conn.Lead(ctx, p.groups.Sources, p.topics.Positions, names, func(ctx context.Context, name string) error {
+	return p.conn.Lead(ctx, p.sourcesGroup(), p.topics().Positions, names, func(ctx context.Context, name string) error {
 		s := stage.Source{
 			Name: name, Source: byName[name], Once: p.options.Once, Out: p.producer, Dead: p.dead,
 			Load: func(ctx context.Context) (stage.Position, error) {
-				return loadPosition(ctx, p.conn, p.topics.Positions, name)
+				return loadPosition(ctx, p.conn, p.topics().Positions, name)
 			},
-			Known:     p.known,
-			Documents: p.topics.Documents, Positions: p.topics.Positions,
+			Known: p.known, Reread: func() (int64, <-chan struct{}) { return p.reread(name) },
+			Documents: p.topics().Documents, Positions: p.topics().Positions,
 			Health: p.health, Log: p.log,
 		}
 		err := s.Run(ctx)
@@ -276,22 +305,34 @@ func (p *process) lead(ctx context.Context, reading *sync.WaitGroup) error {
 	})
 }
 
-// known waits until what the documents topic holds now has passed every stage,
-// then lists what the index holds.
+// reread is how often a source was asked to be read again from its beginning,
+// and a channel that closes when that may have changed.
+func (p *process) reread(source string) (int64, <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.now.Reread[source], p.changed
+}
+
+// known waits until what the documents topic holds now has passed every stage of
+// the live generation, then lists what its index holds.
 func (p *process) known(ctx context.Context, prefix string) iter.Seq2[leat.DocumentState, error] {
 	return func(yield func(leat.DocumentState, error) bool) {
-		for _, s := range p.flow() {
-			waits := time.AfterFunc(time.Second, func() {
-				p.log.Info("waiting until the backlog of a stage has been worked off", "stage", s.name, "for documents of", prefix)
-			})
-			err := p.conn.WaitConsumed(ctx, s.group, s.topic)
-			waits.Stop()
-			if err != nil {
-				yield(leat.DocumentState{}, err)
-				return
-			}
+		live := p.state().Live
+		waits := time.AfterFunc(time.Second, func() {
+			p.log.Info("waiting until the backlog of the stages has been worked off", "for documents of", prefix)
+		})
+		_, err := p.waitFor(ctx, p.conn, live)
+		waits.Stop()
+		if err != nil {
+			yield(leat.DocumentState{}, err)
+			return
 		}
-		text, err := p.stores.Text(ctx)
+		s := stores{app: p.App, generation: live}
+		defer s.Close()
+		text, err := s.Text(ctx)
+		if errors.Is(err, fs.ErrNotExist) { // nothing was indexed yet
+			return
+		}
 		if err != nil {
 			yield(leat.DocumentState{}, err)
 			return
@@ -317,10 +358,12 @@ func (p *process) drain(ctx context.Context, reading *sync.WaitGroup) error {
 		return ctx.Err()
 	case <-caughtUp:
 	}
-	for _, s := range p.flow() {
-		if p.has(s.name) {
-			if err := p.conn.WaitConsumed(ctx, s.group, s.topic); err != nil {
-				return err
+	for _, g := range p.state().Fed() {
+		for _, s := range p.flow(g.Number) {
+			if p.has(s.name) {
+				if err := p.conn.WaitConsumed(ctx, s.group, s.topic); err != nil {
+					return err
+				}
 			}
 		}
 	}
@@ -337,13 +380,12 @@ func (p *process) watch(ctx context.Context) error {
 		case <-tick.C:
 		}
 		snap := Snapshot{States: p.health.States(), Backlog: map[string]int64{}}
-		for _, s := range p.flow() {
-			if !p.has(s.name) {
-				continue
-			}
-			if lag, err := p.conn.Lag(ctx, s.group, s.topic); err == nil {
-				for _, l := range lag {
-					snap.Backlog[s.name] += l.Records()
+		for _, g := range p.state().Fed() {
+			for _, s := range p.flow(g.Number) {
+				if p.has(s.name) {
+					if n, err := p.backlog(ctx, p.conn, s); err == nil {
+						snap.Backlog[stage.Component(g.Number, s.name)] = n
+					}
 				}
 			}
 		}

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"errors"
 
 	"github.com/segmentio/kafka-go"
 )
@@ -33,4 +34,24 @@ func (c *Client) Members(ctx context.Context, groups ...string) (map[string][]st
 		}
 	}
 	return members, nil
+}
+
+// DeleteGroups makes the brokers forget groups without members, and where they
+// were; those that do not exist are fine.
+func (c *Client) DeleteGroups(ctx context.Context, groups ...string) error {
+	var errs []error
+	for _, group := range groups { // one a request: each may have a coordinator of its own
+		err := c.retry(ctx, func() error {
+			res, err := c.kafka.DeleteGroups(ctx, &kafka.DeleteGroupsRequest{GroupIDs: []string{group}})
+			if err != nil {
+				return err
+			}
+			if err := res.Errors[group]; !errors.Is(err, kafka.GroupIdNotFound) {
+				return err
+			}
+			return nil
+		})
+		errs = append(errs, c.wrap(err, "deleting group %s", group))
+	}
+	return errors.Join(errs...)
 }

@@ -15,7 +15,7 @@ type TopicNames struct {
 	Vectors     string // NAME.gN.vectors
 }
 
-// Topics names the topics of pipeline name and its generation.
+// Topics names the topics of pipeline name and one of its generations.
 func Topics(name string, generation int) TopicNames {
 	g := fmt.Sprintf("%s.g%d", name, generation)
 	return TopicNames{
@@ -37,7 +37,7 @@ type GroupNames struct {
 	VectorIndexer string // NAME.gN.vector-indexer
 }
 
-// Groups names the consumer groups of pipeline name and its generation.
+// Groups names the consumer groups of pipeline name and one of its generations.
 func Groups(name string, generation int) GroupNames {
 	g := fmt.Sprintf("%s.g%d", name, generation)
 	return GroupNames{
@@ -67,17 +67,21 @@ type TopicSettings struct {
 	MaxMessageBytes int           // of documents, chunks and vectors
 }
 
-// Specs are the topics with their settings, for [Client.EnsureTopics].
+// Specs are the topics that all generations share, with their settings, for
+// [Client.EnsureTopics].
 func (n TopicNames) Specs(s TopicSettings) []Topic {
-	flow := Topic{Partitions: s.Partitions, Replicas: s.Replicas, MaxMessageBytes: s.MaxMessageBytes}
-	documents, chunks, vectors := flow, flow, flow
-	documents.Name, documents.Compact = n.Documents, true
-	chunks.Name, chunks.Retention = n.Chunks, s.Retention
-	vectors.Name, vectors.Retention = n.Vectors, s.Retention
 	return []Topic{
-		documents, chunks, vectors,
+		{Name: n.Documents, Partitions: s.Partitions, Replicas: s.Replicas, Compact: true, MaxMessageBytes: s.MaxMessageBytes},
 		{Name: n.DeadLetters, Partitions: s.Partitions, Replicas: s.Replicas, Compact: true, MaxMessageBytes: s.MaxMessageBytes},
 		{Name: n.Positions, Partitions: s.Partitions, Replicas: s.Replicas, Compact: true},
 		{Name: n.Generations, Partitions: 1, Replicas: s.Replicas, Compact: true},
 	}
+}
+
+// GenerationSpecs are the topics of the generation, with their settings.
+func (n TopicNames) GenerationSpecs(s TopicSettings) []Topic {
+	flow := Topic{Partitions: s.Partitions, Replicas: s.Replicas, Retention: s.Retention, MaxMessageBytes: s.MaxMessageBytes}
+	chunks, vectors := flow, flow
+	chunks.Name, vectors.Name = n.Chunks, n.Vectors
+	return []Topic{chunks, vectors}
 }

@@ -121,6 +121,7 @@ func (c *Client) committed(ctx context.Context, group, topic string, partitions 
 // PartitionLag is how far a group is behind in one partition.
 type PartitionLag struct {
 	Partition int
+	First     int64 // the offset of the first record that is there
 	Committed int64 // the next offset to consume; the log's start where nothing is committed
 	End       int64 // the offset after the last record
 }
@@ -140,7 +141,7 @@ func (c *Client) Lag(ctx context.Context, group, topic string) ([]PartitionLag, 
 	}
 	lags := make([]PartitionLag, len(spans))
 	for p, s := range spans {
-		lags[p] = PartitionLag{Partition: p, Committed: s.resume(offsets[p]), End: s.end}
+		lags[p] = PartitionLag{Partition: p, First: s.first, Committed: s.resume(offsets[p]), End: s.end}
 	}
 	return lags, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"leat"
+	"leat/internal/guard"
 )
 
 // ProducerConfig of a Producer.
@@ -179,7 +181,10 @@ func (p *Producer) accept(ctx context.Context, recs []Record, done func(error)) 
 			}
 			topic = r.Topic
 		}
-		partitions[i] = partitionOf(r.Key, all)
+		partitions[i] = partitionOf(r.Key, all) // I3
+		if done != nil && guard.Removed("I3") {
+			partitions[i] = all[rand.IntN(len(all))]
+		}
 		items[i] = item{Record: r, call: cl, size: size}
 		weight += size
 	}

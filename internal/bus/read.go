@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 
 	"github.com/segmentio/kafka-go"
@@ -45,11 +46,17 @@ func (c *Client) scan(ctx context.Context, topic string, partition int, s span, 
 // ReadFrom gives fn the records of one partition from an offset to the end as
 // of now, in order.
 func (c *Client) ReadFrom(ctx context.Context, topic string, partition int, offset int64, fn func(Record) error) error {
+	return c.ReadRange(ctx, topic, partition, offset, math.MaxInt64, fn)
+}
+
+// ReadRange gives fn the records of one partition between two offsets, until
+// left out, as far as they are there now, in order.
+func (c *Client) ReadRange(ctx context.Context, topic string, partition int, from, until int64, fn func(Record) error) error {
 	first, end, err := c.bounds(ctx, topic, partition)
 	if err != nil {
 		return err
 	}
-	return c.scan(ctx, topic, partition, span{max(first, offset), end}, fn)
+	return c.scan(ctx, topic, partition, span{max(first, from), min(end, until)}, fn)
 }
 
 // Latest reads topic from its start to its end as of now and gives fn the

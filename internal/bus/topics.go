@@ -44,6 +44,8 @@ func (t Topic) settings() map[string]string {
 	return s
 }
 
+const heardWithin = 10 * time.Second
+
 // EnsureTopics creates what is missing and reports, joined, every topic that
 // exists with settings that would lose data or refuse records: each is an
 // ErrMismatch with a hint that says what to change.
@@ -69,7 +71,7 @@ func (c *Client) EnsureTopics(ctx context.Context, topics ...Topic) error {
 		case err == nil:
 			c.log.Info("topic created", "topic", t.Name, "partitions", max(t.Partitions, 1))
 		case errors.Is(err, kafka.TopicAlreadyExists):
-			errs = append(errs, c.checkTopic(ctx, t))
+			errs = append(errs, c.checkMade(ctx, t))
 		case errors.Is(err, kafka.InvalidReplicationFactor):
 			err = c.wrap(err, "creating topic %s", t.Name)
 			errs = append(errs, leat.Hint(err, "the cluster has fewer than %d brokers: set kafka.replication to what it has, or start more", t.Replicas))
@@ -78,6 +80,22 @@ func (c *Client) EnsureTopics(ctx context.Context, topics ...Topic) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// checkMade is checkTopic of a topic that another process may just have made: a
+// broker hears of it a little later than the controller.
+func (c *Client) checkMade(ctx context.Context, t Topic) error {
+	for deadline := time.Now().Add(heardWithin); ; {
+		err := c.checkTopic(ctx, t)
+		if !errors.Is(err, leat.ErrNotFound) || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // checkTopic compares an existing topic with what leat needs. More is fine:

@@ -9,10 +9,13 @@ package codec
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -31,6 +34,7 @@ const (
 	headerTime        = "ce_time"
 	headerSubject     = "ce_subject" // optional
 	headerVersion     = "ce_leatversion"
+	headerAgain       = "ce_leatagain" // optional, see leat.Event
 	headerContentType = "content-type"
 )
 
@@ -51,6 +55,7 @@ var (
 	typeUpserted = []byte(TypeUpserted)
 	typeDeleted  = []byte(TypeDeleted)
 	contentType  = []byte("application/json")
+	again        = []byte("true")
 )
 
 // EncodeEvent makes the record of an event for topic. An event that no
@@ -91,13 +96,16 @@ func EncodeEvent(topic string, e leat.Event) (bus.Record, error) {
 	b = e.Time.UTC().AppendFormat(b, time.RFC3339Nano)
 	stamp := cut()
 
-	r := bus.Record{Topic: topic, Key: key, Headers: make([]bus.Header, 6, 7)}
+	r := bus.Record{Topic: topic, Key: key, Headers: make([]bus.Header, 6, 8)}
 	r.Headers[0] = bus.Header{Key: headerSpecVersion, Value: specVersion}
 	r.Headers[1] = bus.Header{Key: headerID, Value: id}
 	r.Headers[2] = bus.Header{Key: headerSource, Value: source}
 	r.Headers[3] = bus.Header{Key: headerType, Value: typeDeleted}
 	r.Headers[4] = bus.Header{Key: headerTime, Value: stamp}
 	r.Headers[5] = bus.Header{Key: headerVersion, Value: version}
+	if e.Again {
+		r.Headers = append(r.Headers, bus.Header{Key: headerAgain, Value: again})
+	}
 	if e.Document == nil {
 		return r, nil
 	}
@@ -109,6 +117,24 @@ func EncodeEvent(topic string, e leat.Event) (bus.Record, error) {
 	r.Headers[3].Value = typeUpserted
 	r.Headers = append(r.Headers, bus.Header{Key: headerContentType, Value: contentType})
 	return r, nil
+}
+
+// MarkAgain marks the record of an event, see leat.Event.
+func MarkAgain(r bus.Record) bus.Record {
+	r.Headers = slices.DeleteFunc(slices.Clone(r.Headers), func(h bus.Header) bool { return h.Key == headerAgain })
+	r.Headers = append(r.Headers, bus.Header{Key: headerAgain, Value: again})
+	return r
+}
+
+// ContentTag identifies the content of the document that an event's record
+// carries: the tag of its ref, or a digest of all of it (22 characters of
+// URL-safe base64, of SHA-256).
+func ContentTag(d *leat.Document, record bus.Record) string {
+	if d.Ref != nil {
+		return d.Ref.Tag
+	}
+	sum := sha256.Sum256(record.Value)
+	return base64.RawURLEncoding.EncodeToString(sum[:])[:22]
 }
 
 func appendDocument(b []byte, d *leat.Document) ([]byte, error) {
@@ -182,6 +208,10 @@ func decodeEvent(r *bus.Record) (leat.Event, error) {
 		return e, leat.Hint(fmt.Errorf("header %s is %q", headerTime, h.time), "a time is written as in 2006-01-02T15:04:05.999Z (RFC 3339)")
 	}
 	e.Time = e.Time.UTC()
+	if h.again != "" && h.again != string(again) {
+		return e, leat.Hint(fmt.Errorf("header %s is %q", headerAgain, h.again), "leave it out, or write %s", again)
+	}
+	e.Again = h.again != ""
 	switch {
 	case h.kind == TypeDeleted && r.Value == nil:
 		return e, nil
@@ -210,7 +240,7 @@ func decodeEvent(r *bus.Record) (leat.Event, error) {
 // headers of an event; "" for one that is absent and may be.
 type headers struct {
 	specVersion, id, source, kind, time, version string
-	subject, contentType                         string
+	subject, again, contentType                  string
 }
 
 func eventHeaders(all []bus.Header) (headers, error) {
@@ -227,6 +257,7 @@ func eventHeaders(all []bus.Header) (headers, error) {
 		{headerTime, &h.time, true},
 		{headerVersion, &h.version, true},
 		{headerSubject, &h.subject, false},
+		{headerAgain, &h.again, false},
 		{headerContentType, &h.contentType, false},
 	}
 	for i := range all {

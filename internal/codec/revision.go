@@ -58,6 +58,7 @@ func appendRevision(b []byte, r *leat.Revision) ([]byte, error) {
 	if !r.Time.IsZero() {
 		o.string("time", r.Time.UTC().Format(time.RFC3339Nano))
 	}
+	o.bool("again", r.Again)
 	o.bool("deleted", r.Deleted)
 	o.string("title", r.Title)
 	o.string("media_type", r.MediaType)

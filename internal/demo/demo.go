@@ -65,7 +65,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	began := time.Now()
 	acts := []func(context.Context) error{d.start}
 	if !o.Idle {
-		acts = append(acts, d.changeRows, d.changeFiles, d.askQuestions, d.crash)
+		acts = append(acts, d.changeRows, d.changeFiles, d.askQuestions, d.crash, d.buildAnew)
 	}
 	for _, act := range acts {
 		if err := act(ctx); err != nil {

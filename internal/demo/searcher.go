@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os/exec"
@@ -97,15 +98,20 @@ type status struct {
 }
 
 func (d *demo) status(ctx context.Context) (st status, err error) {
-	cmd := exec.CommandContext(ctx, d.Program, "--config", d.config(), "status", "--output", "json")
+	return st, d.ask(ctx, &st, "status")
+}
+
+// ask runs a command of leat and decodes the object that it prints.
+func (d *demo) ask(ctx context.Context, into any, args ...string) error {
+	cmd := exec.CommandContext(ctx, d.Program, append(args, "--config", d.config(), "--output", "json")...)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
-	if err == nil {
-		err = json.Unmarshal(out, &st)
+	if len(out) > 0 {
+		err = errors.Join(err, json.Unmarshal(out, into))
 	}
 	if err != nil {
-		return st, fmt.Errorf("leat status: %w: %s", err, errs.String())
+		return fmt.Errorf("leat %s: %w: %s", strings.Join(args, " "), err, errs.String())
 	}
-	return st, nil
+	return nil
 }

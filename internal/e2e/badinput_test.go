@@ -60,7 +60,7 @@ func TestBadFiles(t *testing.T) {
 		l, ok := dead["folder:notes/"+name]
 		if !ok {
 			t.Errorf("%s is not in deadletters", name)
-		} else if l.Reason == "" || l.Hint == "" || l.Stage != "chunker" {
+		} else if l.Reason == "" || l.Hint == "" || l.Stage != "g1.chunker" {
 			t.Errorf("%s: dead letter without reason, hint or stage: %+v", name, l)
 		}
 		delete(dead, "folder:notes/"+name)

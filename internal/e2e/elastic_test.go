@@ -45,7 +45,8 @@ type elasticEntry struct {
 	Version  uint64
 	Deleted  bool
 	Chunks   int
-	State    struct{ Title, Metadata string }
+	State    struct{ Title, Tag, Metadata string }
+	Chunk    string
 	Start    int
 	Text     string
 	Han      struct{ Text string } // in place of Text where that is Chinese
@@ -111,7 +112,7 @@ func (x elasticIndex) documents() (all map[string]*storedDocument, orphans []str
 		if strings.Contains(id, ".") {
 			continue
 		}
-		d := &storedDocument{version: e.Version, deleted: e.Deleted, title: e.State.Title, stated: e.Chunks}
+		d := &storedDocument{version: e.Version, deleted: e.Deleted, title: e.State.Title, tag: e.State.Tag, stated: e.Chunks}
 		if e.State.Metadata != "" {
 			if err := json.Unmarshal([]byte(e.State.Metadata), &d.metadata); err != nil {
 				return nil, nil, fmt.Errorf("%s: metadata: %w", e.Document, err)
@@ -129,7 +130,7 @@ func (x elasticIndex) documents() (all map[string]*storedDocument, orphans []str
 			orphans = append(orphans, id)
 			continue
 		}
-		d.chunks = append(d.chunks, storedChunk{version: e.Version, ordinal: e.Place.Ordinal, from: e.Start, to: e.Place.End, data: []byte(e.Text + e.Han.Text)})
+		d.chunks = append(d.chunks, storedChunk{id: e.Chunk, version: e.Version, ordinal: e.Place.Ordinal, from: e.Start, to: e.Place.End, data: []byte(e.Text + e.Han.Text)})
 	}
 	for _, d := range all {
 		slices.SortFunc(d.chunks, func(a, b storedChunk) int { return a.ordinal - b.ordinal })

@@ -24,7 +24,13 @@ import (
 func TestFaultsOfServersAndStages(t *testing.T) {
 	began, seed := time.Now(), seed(t)
 	random := func(n uint64) writer { return writer{rand.New(rand.NewPCG(seed, n))} }
-	s := startServers(t)
+	pause, down := 6*time.Second, 2*time.Second
+	var milvus []string
+	if os.Getenv("LEAT_E2E_LONG") != "" {
+		pause, down = 30*time.Second, 5*time.Second
+		milvus = []string{"common.session.ttl=60"} // a server that is paused for longer ends
+	}
+	s := startServers(t, milvus...)
 	shop := newTables(t, s.database, "shop", random(1))
 	shop.address = s.proxies["database"].Listen
 	documents := newObjects(t, s.objects, "http://"+s.proxies["objects"].Listen, "bucket", random(2))
@@ -63,10 +69,6 @@ func TestFaultsOfServersAndStages(t *testing.T) {
 			change()
 		}
 	})
-	pause, down := 6*time.Second, 2*time.Second
-	if os.Getenv("LEAT_E2E_LONG") != "" {
-		pause, down = 30*time.Second, 5*time.Second
-	}
 	faults := []struct {
 		name string
 		make func(name string, x server)
@@ -106,17 +108,29 @@ func TestFaultsOfServersAndStages(t *testing.T) {
 	want := shop.expected()
 	maps.Copy(want, documents.expected())
 	split := p.split(want)
+	ended, mended := time.Now(), false
 	until(t, 10*time.Minute, "both stores equal the sources", func() error {
 		f.alive()
 		text, vectors, orphans, err := stores.read(t.Context())
 		if err != nil {
 			return err
 		}
+		if d := slices.Concat(compare(want, text, split), sameIndexes(text, vectors)); len(d) > 0 {
+			return differences(d)
+		}
+		// A Milvus that is killed under load can forget deletes that it has
+		// acknowledged. No search shows what is left of older versions; an operator
+		// removes it as here.
+		if len(orphans) > 0 && !mended && time.Since(ended) > time.Minute {
+			mended = true
+			_, code := p.output("", "verify", "--repair")
+			t.Logf("%d rows of older versions were left, such as %s: verify --repair ends with exit code %d", len(orphans), orphans[0], code)
+		}
 		var orphan []string
 		for _, o := range orphans {
 			orphan = append(orphan, "an orphan: "+o)
 		}
-		return differences(slices.Concat(compare(want, text, split), sameIndexes(text, vectors), orphan))
+		return differences(orphan)
 	})
 	t.Logf("equal after %v: %d documents", time.Since(began), len(want))
 	p.noDeadLetters()

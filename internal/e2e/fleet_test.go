@@ -28,13 +28,13 @@ type servers struct {
 	proxies  map[string]*toxiproxy.Proxy // by server
 }
 
-// startServers starts servers of the test's own.
-func startServers(t *testing.T) *servers {
+// startServers starts servers of the test's own, Milvus with further settings.
+func startServers(t *testing.T, milvus ...string) *servers {
 	s := &servers{proxies: map[string]*toxiproxy.Proxy{}}
 	s.database = testenv.MySQL(t, testenv.Own())
 	s.objects = testenv.MinIO(t, testenv.Own())
 	s.elastic = testenv.Elasticsearch(t, testenv.Own())
-	s.milvus = testenv.Milvus(t, testenv.Own(), testenv.Flags("proxy.timeTickInterval=50"))
+	s.milvus = testenv.Milvus(t, testenv.Own(), testenv.Flags(append(milvus, "proxy.timeTickInterval=50")...))
 	// A client of Kafka goes where the broker says that it is: there the proxy
 	// has to be.
 	port, err := local.FreePort()

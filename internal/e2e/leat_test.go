@@ -21,6 +21,7 @@ type pipeline struct {
 	t       *testing.T
 	dir     string
 	config  string
+	sources string // the part of pipeline.yaml
 	process *local.Process
 	members []*local.Process // of a fleet
 }
@@ -32,11 +33,8 @@ func newPipeline(t *testing.T, embedder string, sources ...string) *pipeline {
 		t.Skip("left out under -short: runs the program itself")
 	}
 	dir := t.TempDir()
-	p := &pipeline{t: t, dir: dir, config: filepath.Join(dir, "pipeline.yaml")}
-	text := "name: test\ndata_dir: " + filepath.Join(dir, "data") + "\n" + embedder + "sources:\n" + strings.Join(sources, "")
-	if err := os.WriteFile(p.config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	p := &pipeline{t: t, dir: dir, config: filepath.Join(dir, "pipeline.yaml"), sources: "sources:\n" + strings.Join(sources, "")}
+	p.configure(embedder)
 	t.Cleanup(func() {
 		if p.process == nil {
 			return
@@ -51,10 +49,31 @@ func newPipeline(t *testing.T, embedder string, sources ...string) *pipeline {
 	return p
 }
 
+// configure writes pipeline.yaml, at one moment: what stands before the sources
+// is given.
+func (p *pipeline) configure(rest string) {
+	p.t.Helper()
+	text := "name: test\ndata_dir: " + filepath.Join(p.dir, "data") + "\n" + rest + p.sources
+	if err := os.WriteFile(p.config+".new", []byte(text), 0o600); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := os.Rename(p.config+".new", p.config); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// configured is the pipeline with another configuration, in a file of its own.
+func (p *pipeline) configured(file, rest string) *pipeline {
+	p.t.Helper()
+	other := &pipeline{t: p.t, dir: p.dir, config: filepath.Join(p.dir, file), sources: p.sources}
+	other.configure(rest)
+	return other
+}
+
 func (p *pipeline) store() string { return filepath.Join(p.dir, "data", "index.db") }
 
 func (p *pipeline) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(binary, append([]string{"--config", p.config}, args...)...)
+	cmd := exec.Command(program, append([]string{"--config", p.config}, args...)...)
 	cmd.Dir = p.dir
 	return cmd
 }

@@ -13,8 +13,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// binary is the program under test.
-var binary string
+// program is the path of the program under test.
+var program string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -23,9 +23,9 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	binary = filepath.Join(dir, "leat")
+	program = filepath.Join(dir, "leat")
 	if !testing.Short() { // every test here needs servers or the model
-		build := exec.Command("go", "build", "-o", binary, "leat/cmd/leat")
+		build := exec.Command("go", "build", "-o", program, "leat/cmd/leat")
 		build.Stdout, build.Stderr = os.Stderr, os.Stderr
 		if err := build.Run(); err != nil {
 			fmt.Fprintln(os.Stderr, "build leat:", err)

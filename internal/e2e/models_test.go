@@ -30,7 +30,11 @@ func builtinModel(t *testing.T) string {
 func nullModel(t *testing.T) string { return nullModelOf(t, 64) }
 
 func nullModelOf(t *testing.T, dimension int) string {
+	return nullModelNamed(t, fmt.Sprintf("hash-%d", dimension), dimension)
+}
+
+func nullModelNamed(t *testing.T, name string, dimension int) string {
 	s := embeddertest.Start(dimension)
 	t.Cleanup(s.Close)
-	return fmt.Sprintf("embedder:\n  openai:\n    url: %s\n    model: hash\n    dimension: %d\n", s.BaseURL, s.Dimension)
+	return fmt.Sprintf("embedder:\n  openai:\n    url: %s\n    model: %s\n    dimension: %d\n", s.BaseURL, name, dimension)
 }

@@ -3,12 +3,14 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"crypto/md5"
 	"fmt"
 	"io"
 	"net/url"
 	"path"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 
@@ -25,10 +27,11 @@ type objects struct {
 	bucket   string
 	have     []string
 	serial   int
+	changed  map[string]time.Time // by document id: just before the last change
 }
 
 func newObjects(t *testing.T, store *testenv.ObjectStore, endpoint, name string, w writer) *objects {
-	return &objects{t: t, writer: w, name: name, store: store, endpoint: endpoint, bucket: store.Bucket(t, false)}
+	return &objects{t: t, writer: w, name: name, store: store, endpoint: endpoint, bucket: store.Bucket(t, false), changed: map[string]time.Time{}}
 }
 
 func (o *objects) check(err error) {
@@ -51,7 +54,7 @@ func (o *objects) step() {
 		o.put(key, o.content(key))
 	default:
 		i := w.IntN(len(o.have))
-		o.check(o.store.Client().RemoveObject(context.Background(), o.bucket, o.have[i], minio.RemoveObjectOptions{}))
+		o.remove(o.have[i])
 		o.have = append(o.have[:i], o.have[i+1:]...)
 	}
 }
@@ -75,9 +78,24 @@ func (o *objects) content(key string) []byte {
 	return []byte(w.paragraphs(1 + w.IntN(20)))
 }
 
+// id of an object's document.
+func (o *objects) id(key string) string {
+	var escaped []string
+	for _, part := range strings.Split(key, "/") {
+		escaped = append(escaped, url.PathEscape(part))
+	}
+	return "s3:" + o.name + "/" + strings.Join(escaped, "/")
+}
+
 func (o *objects) put(key string, data []byte) {
+	o.changed[o.id(key)] = time.Now()
 	_, err := o.store.Client().PutObject(context.Background(), o.bucket, key, bytes.NewReader(data), int64(len(data)), minio.PutObjectOptions{})
 	o.check(err)
+}
+
+func (o *objects) remove(key string) {
+	o.changed[o.id(key)] = time.Now()
+	o.check(o.store.Client().RemoveObject(context.Background(), o.bucket, key, minio.RemoveObjectOptions{}))
 }
 
 // config is the source in pipeline.yaml. Without the notifications that a
@@ -100,12 +118,24 @@ func (o *objects) expected() map[string]expectedDocument {
 		data, err := io.ReadAll(object)
 		o.check(err)
 		object.Close()
-		var escaped []string
-		for _, part := range strings.Split(info.Key, "/") {
-			escaped = append(escaped, url.PathEscape(part))
-		}
 		ext := path.Ext(info.Key)
-		all["s3:"+o.name+"/"+strings.Join(escaped, "/")] = expectedDocument{text: string(data), ext: ext, converted: ext == ".html"}
+		all[o.id(info.Key)] = expectedDocument{text: string(data), ext: ext, converted: ext == ".html", tag: fmt.Sprintf("%x", md5.Sum(data))}
 	}
 	return all
+}
+
+// checkVersions checks that the version of each object says a time after its
+// last change, or somewhat before: it is taken before the object is looked at.
+func (o *objects) checkVersions(got map[string]*storedDocument) {
+	o.t.Helper()
+	for id, changed := range o.changed {
+		d := got[id]
+		if d == nil {
+			continue // deleted before it was read
+		}
+		at := time.UnixMilli(int64(d.version & (1<<43 - 1)))
+		if at.Before(changed.Add(-time.Minute)) || at.After(time.Now()) || d.version>>43 == 0 {
+			o.t.Errorf("%s: version %d is of %v, its last change of %v", id, d.version, at, changed)
+		}
+	}
 }

@@ -1,12 +1,19 @@
 package e2e
 
 import (
+	"crypto/sha256"
 	"database/sql"
+	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
+
+	"leat"
+	"leat/embedder/embeddertest"
 
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
@@ -18,6 +25,7 @@ type expectedDocument struct {
 	ext       string // that says its format
 	converted bool   // the extracted text is not the source's own
 	metadata  map[string]any
+	tag       string // of its content; "" where that is not known
 	window    window // of the binlog, around the last change
 }
 
@@ -26,15 +34,17 @@ type storedDocument struct {
 	version  uint64
 	deleted  bool
 	title    string
+	tag      string
 	metadata map[string]any
 	stated   int // chunks, as the document's row says
 	chunks   []storedChunk
 }
 
 type storedChunk struct {
+	id                string
 	version           uint64
 	ordinal, from, to int
-	data              []byte // the text, or the vector
+	data              []byte // the text, or the vector: numbers of 4 bytes, little-endian
 }
 
 // readStore reads one index ("text1" or "vectors1") of the store in one
@@ -51,7 +61,7 @@ func readStore(path, index string) (map[string]*storedDocument, error) {
 	}
 	defer tx.Rollback()
 	all, byNumber := map[string]*storedDocument{}, map[int64]*storedDocument{}
-	rows, err := tx.Query("SELECT no, id, COALESCE(version, 0), deleted, title, metadata, chunks FROM " + index + "_documents")
+	rows, err := tx.Query("SELECT no, id, COALESCE(version, 0), deleted, title, tag, metadata, chunks FROM " + index + "_documents")
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +71,7 @@ func readStore(path, index string) (map[string]*storedDocument, error) {
 		var id string
 		var metadata sql.NullString
 		d := &storedDocument{}
-		if err := rows.Scan(&no, &id, &d.version, &d.deleted, &d.title, &metadata, &d.stated); err != nil {
+		if err := rows.Scan(&no, &id, &d.version, &d.deleted, &d.title, &d.tag, &metadata, &d.stated); err != nil {
 			return nil, err
 		}
 		if metadata.String != "" {
@@ -74,7 +84,7 @@ func readStore(path, index string) (map[string]*storedDocument, error) {
 	if err := rows.Err(); err != nil {
 		return nil, err
 	}
-	rows, err = tx.Query("SELECT k.doc, k.version, k.ordinal, k.start, k.stop, o.data FROM " + index + "_chunks k JOIN " + index + "_contents o ON o.no = k.content ORDER BY k.doc, k.ordinal")
+	rows, err = tx.Query("SELECT k.doc, o.chunk, k.version, k.ordinal, k.start, k.stop, o.data FROM " + index + "_chunks k JOIN " + index + "_contents o ON o.no = k.content ORDER BY k.doc, k.ordinal")
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +92,7 @@ func readStore(path, index string) (map[string]*storedDocument, error) {
 	for rows.Next() {
 		var no int64
 		var c storedChunk
-		if err := rows.Scan(&no, &c.version, &c.ordinal, &c.from, &c.to, &c.data); err != nil {
+		if err := rows.Scan(&no, &c.id, &c.version, &c.ordinal, &c.from, &c.to, &c.data); err != nil {
 			return nil, err
 		}
 		d := byNumber[no]
@@ -97,9 +107,20 @@ func readStore(path, index string) (map[string]*storedDocument, error) {
 // noOrphans fails the test if the store keeps what no document leads to.
 func noOrphans(t *testing.T, path, index string) {
 	t.Helper()
-	db, err := openStore(path)
+	found, err := orphans(path, index)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, o := range found {
+		t.Error(o)
+	}
+}
+
+// orphans says what the store keeps of an index that no document leads to.
+func orphans(path, index string) (all []string, err error) {
+	db, err := openStore(path)
+	if err != nil {
+		return nil, err
 	}
 	defer db.Close()
 	for _, query := range []string{
@@ -110,12 +131,13 @@ func noOrphans(t *testing.T, path, index string) {
 		query = strings.ReplaceAll(query, "$", index)
 		var found int
 		if err := db.QueryRow(query).Scan(&found); err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		if found > 0 {
-			t.Errorf("%d orphans: %s", found, query)
+			all = append(all, fmt.Sprintf("%d orphans: %s", found, query))
 		}
 	}
+	return all, nil
 }
 
 // compare says how the store differs from what the sources hold.
@@ -131,13 +153,21 @@ func compare(want map[string]expectedDocument, got map[string]*storedDocument, s
 		if w.title != "" && g.title != w.title {
 			bad("%s: title %q, want %q", id, g.title, w.title)
 		}
+		if w.tag != "" && g.tag != w.tag {
+			bad("%s: tag %q, want %q", id, g.tag, w.tag)
+		}
 		if w.metadata != nil {
 			if a, b := canonical(g.metadata), canonical(w.metadata); a != b {
 				bad("%s: metadata %s, want %s", id, a, b)
 			}
 		}
 		var texts []string
+		occurs := map[string]int{}
 		for i, c := range g.chunks {
+			if want := chunkID(id, string(c.data), occurs[string(c.data)]); c.id != want {
+				bad("%s: chunk %d has the id %s, want %s", id, i, c.id, want)
+			}
+			occurs[string(c.data)]++
 			if c.version != g.version {
 				bad("%s: a chunk of version %d beside version %d", id, c.version, g.version)
 			}
@@ -192,6 +222,36 @@ func covers(text string, chunks []storedChunk) error {
 		return fmt.Errorf("no chunk holds the end, from %d: %q", end, text[end:min(len(text), end+60)])
 	}
 	return nil
+}
+
+// chunkID is the hash by which a chunk is known, written out here once more.
+func chunkID(document, text string, occurrence int) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%d\x00%s", document, occurrence, text))
+	return base64.RawURLEncoding.EncodeToString(sum[:])[:22]
+}
+
+// compareVectors says which vectors are not the null model's, of a dimension,
+// of the texts that the text index holds.
+func compareVectors(text, vectors map[string]*storedDocument, dimension int) (diff []string) {
+	for id, v := range vectors {
+		for i, c := range v.chunks {
+			t := text[id]
+			if t == nil || i >= len(t.chunks) {
+				break // sameIndexes tells
+			}
+			want := embeddertest.Vector(leat.Embeddable(t.title, string(t.chunks[i].data)), dimension)
+			near := len(c.data) == 4*dimension
+			for j := 0; near && j < dimension; j++ {
+				got := math.Float32frombits(binary.LittleEndian.Uint32(c.data[4*j:]))
+				near = math.Abs(float64(got-want[j])) < 1e-5
+			}
+			if !near {
+				diff = append(diff, fmt.Sprintf("%s: the vector of chunk %d is not that of its text in %d dimensions", id, i, dimension))
+			}
+		}
+	}
+	slices.Sort(diff)
+	return diff
 }
 
 func canonical(v map[string]any) string {

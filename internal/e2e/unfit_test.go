@@ -30,8 +30,9 @@ func (p *pipeline) refused(says, remedy string) {
 	}
 }
 
-// ends checks that `leat run` does not start on what needs an operator.
-func (p *pipeline) ends(says string) {
+// ends checks that `leat run` does not start on what needs an operator, and says
+// what is wrong, and in a hint what to do.
+func (p *pipeline) ends(says ...string) {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.t.Context(), 2*time.Minute)
 	defer cancel()
@@ -43,8 +44,10 @@ func (p *pipeline) ends(says string) {
 	}()
 	select {
 	case out := <-done:
-		if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(string(out), says) || !strings.Contains(string(out), "hint: ") {
-			p.t.Errorf("run: exit code %d; it does not speak of %q with a hint:\n%s", code, says, out)
+		for _, s := range append(says, "hint: ") {
+			if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(string(out), s) {
+				p.t.Errorf("run: exit code %d; it does not speak of %q:\n%s", code, s, out)
+			}
 		}
 	case <-ctx.Done():
 		_ = cmd.Process.Kill()

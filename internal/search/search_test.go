@@ -74,11 +74,15 @@ func open(t *testing.T) (*sqlite.TextIndex, *sqlite.VectorIndex) {
 			t.Error(err)
 		}
 	})
-	v, err := s.Vectors(subjects{}.Model())
+	text, err := s.Text(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s.Text(), v
+	v, err := s.Vectors(1, subjects{}.Model())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text, v
 }
 
 func apply(t *testing.T, x leat.Sink, r ...leat.Revision) {

@@ -57,7 +57,7 @@ func (s *Chunks) Handle(ctx context.Context, batch []bus.Record) error {
 	for _, e := range events {
 		g.Go(func() error {
 			err := s.untilHealed(gctx, func() error {
-				err := s.chunk(gctx, e.Event, &out)
+				err := s.chunk(gctx, e.Event, e.record, &out)
 				if errors.Is(err, leat.ErrNotFound) || errors.Is(err, leat.ErrChanged) {
 					// Superseded: the event of what happened since is on its way (I5).
 					s.Log.Debug("superseded", "document", e.ID, "version", e.Version, "reason", err)
@@ -80,9 +80,9 @@ func (s *Chunks) Handle(ctx context.Context, batch []bus.Record) error {
 	return out.wait()
 }
 
-func (s *Chunks) chunk(ctx context.Context, e leat.Event, out *acks) error {
+func (s *Chunks) chunk(ctx context.Context, e leat.Event, record bus.Record, out *acks) error {
 	w := partWriter{s: s, ctx: ctx, out: out, rev: leat.Revision{
-		Document: e.ID, Version: e.Version, Source: e.Source, Time: e.Time,
+		Document: e.ID, Version: e.Version, Source: e.Source, Time: e.Time, Again: e.Again,
 	}}
 	if e.Document == nil {
 		w.rev.Deleted = true
@@ -93,9 +93,7 @@ func (s *Chunks) chunk(ctx context.Context, e leat.Event, out *acks) error {
 		return err
 	}
 	defer body.Close()
-	if e.Document.Ref != nil {
-		w.rev.Tag = e.Document.Ref.Tag
-	}
+	w.rev.Tag = codec.ContentTag(e.Document, record)
 	w.rev.Metadata = e.Document.Metadata
 	info, err := s.Chunker.Chunk(ctx, e.ID, *e.Document, body, w.add)
 	if err != nil {

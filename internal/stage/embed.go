@@ -70,7 +70,7 @@ func (s *Vectors) Handle(ctx context.Context, batch []bus.Record) error {
 	for _, r := range revs {
 		rev := leat.Revision{
 			Document: r.Document, Version: r.Version, Source: r.Source, Time: r.Time,
-			Deleted: r.Deleted, Tag: r.Tag, Part: r.Part, Last: r.Last,
+			Again: r.Again, Deleted: r.Deleted, Tag: r.Tag, Part: r.Part, Last: r.Last,
 		}
 		for i, c := range r.Chunks {
 			if vectors[i] == nil { // in deadletters

@@ -6,6 +6,7 @@ package stage
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 
@@ -31,9 +32,12 @@ type Producer interface {
 	Enqueue(ctx context.Context, records []bus.Record, done func(error)) error
 }
 
+// Component names a stage of a generation, as `leat status` shows it.
+func Component(generation int, name string) string { return fmt.Sprintf("g%d.%s", generation, name) }
+
 // Common is what every handler needs.
 type Common struct {
-	Name   string // of the stage
+	Name   string // see Component
 	Out    Producer
 	Dead   *DeadLetters
 	Health *Health

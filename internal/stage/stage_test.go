@@ -2,6 +2,8 @@ package stage
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -178,7 +180,7 @@ func TestChunksEndEveryEvent(t *testing.T) {
 	want := map[string]string{
 		"folder:notes/a.txt":       `2 deleted=false last=true tag=1 "A text."`,
 		"folder:notes/deleted.txt": `7 deleted=true last=true tag= ""`,
-		"folder:notes/empty.txt":   `3 deleted=false last=true tag= ""`,
+		"folder:notes/empty.txt":   `3 deleted=false last=true tag=` + digest(`{"title":"Empty"}`) + ` ""`,
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("revisions (-want +got):\n%s", d)
@@ -193,6 +195,12 @@ func TestChunksEndEveryEvent(t *testing.T) {
 	if len(dead) > 0 {
 		t.Errorf("more dead letters: %v", dead)
 	}
+}
+
+// digest tags an inline document.
+func digest(document string) string {
+	sum := sha256.Sum256([]byte(document))
+	return base64.RawURLEncoding.EncodeToString(sum[:])[:22]
 }
 
 func TestChunksCutLargeDocumentsIntoParts(t *testing.T) {
@@ -308,6 +316,8 @@ type scripted func(context.Context, leat.Session) error
 
 func (f scripted) Run(ctx context.Context, s leat.Session) error       { return f(ctx, s) }
 func (scripted) Open(context.Context, leat.Ref) (io.ReadCloser, error) { return nil, leat.ErrNotFound }
+func (scripted) List(context.Context) iter.Seq2[leat.Event, error]     { return nil }
+func (scripted) Look(context.Context, leat.Look) ([]leat.Event, error) { return nil, nil }
 func (scripted) Close() error                                          { return nil }
 
 func runner(out *topic, f scripted) Source {
@@ -316,6 +326,7 @@ func runner(out *topic, f scripted) Source {
 		Load: func(context.Context) (Position, error) {
 			return Position{Epoch: 4, Position: json.RawMessage(`"old"`)}, nil
 		},
+		Reread: func() (int64, <-chan struct{}) { return 0, nil },
 		Known: func(context.Context, string) iter.Seq2[leat.DocumentState, error] {
 			return func(func(leat.DocumentState, error) bool) {}
 		},
@@ -401,6 +412,55 @@ func TestPositionWaitsForEvents(t *testing.T) {
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("Run returned %v", err)
+	}
+}
+
+// TestSourceIsReadAgain: a session under way ends when its source is asked for
+// once more, and it is asked until a position was saved.
+func TestSourceIsReadAgain(t *testing.T) {
+	out := &topic{}
+	type session struct {
+		position string
+		again    bool
+	}
+	var sessions []session
+	var mu sync.Mutex
+	asked, changed := int64(0), make(chan struct{})
+	ask := func() {
+		mu.Lock()
+		defer mu.Unlock()
+		asked++
+		close(changed)
+		changed = make(chan struct{})
+	}
+	s := runner(out, func(ctx context.Context, s leat.Session) error {
+		sessions = append(sessions, session{string(s.Position), s.Again})
+		switch len(sessions) {
+		case 1:
+			go ask()
+			<-ctx.Done()
+			return ctx.Err()
+		case 2: // without a position it has to be read once more
+			return errors.New("the server is away")
+		case 3:
+			return s.Emit(ctx, leat.Batch{Position: json.RawMessage(`"anew"`)})
+		}
+		return leat.Permanent(errors.New("done"))
+	})
+	s.Once = true
+	s.Reread = func() (int64, <-chan struct{}) {
+		mu.Lock()
+		defer mu.Unlock()
+		return asked, changed
+	}
+	if err := s.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]session{{`"old"`, false}, {`"old"`, true}, {`"old"`, true}}, sessions, cmp.AllowUnexported(session{})); d != "" {
+		t.Errorf("sessions (-want +got):\n%s", d)
+	}
+	if p := saved(t, out, PositionKey("folder:notes")); len(p) != 1 || p[0].Reread != 1 {
+		t.Errorf("positions %+v, want one that tells of the request", p)
 	}
 }
 

@@ -65,7 +65,12 @@ func TestAccess(t *testing.T) {
 	if got := search(t, w, "text"); len(got) > 1 {
 		t.Errorf("the writer finds %v", got)
 	}
-	r, err := OpenReader(t.Context(), reader, "kb", discard)
+	if g := openGenerations(t, writer, "kb"); g.Switch(t.Context(), 1) != nil {
+		t.Error(g.Switch(t.Context(), 1))
+	} else if n, err := openGenerations(t, reader, "kb").Live(t.Context()); n != 1 || err != nil {
+		t.Errorf("for a reader generation %d is live: %v", n, err)
+	}
+	r, err := OpenReader(t.Context(), reader, "kb", 1, discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,6 +84,11 @@ func TestAccess(t *testing.T) {
 	}
 	if hits, err := r.Hits(t.Context(), matches); err != nil || len(hits) != 1 {
 		t.Errorf("the reader reads %+v, %v", hits, err)
+	}
+	for h, err := range r.Inventory(t.Context(), "") {
+		if err != nil || h.ID != "d" || h.Damage != "" {
+			t.Errorf("the reader's inventory has %+v, %v", h, err)
+		}
 	}
 	if err := r.Check(t.Context()); err != nil {
 		t.Error(err)
@@ -126,7 +136,7 @@ func TestAccess(t *testing.T) {
 		"wrong API key":     {Config{URLs: writer.URLs, APIKey: "bm90OmtleQ=="}, "401", "api_key"},
 		"privileges":        {user("poor", []string{"monitor"}, "read", "write"), "lacks manage", "read, write and manage of kb"},
 		"none at all":       {user("none", []string{}), "lacks", "read, write and manage of kb"},
-		"nothing there":     {with(writer, func(c *Config) { c.URLs = []string{"http://127.0.0.1:1"} }), "refused", "runs at http://127.0.0.1:1"},
+		"nothing there":     {with(writer, func(c *Config) { c.URLs = []string{"http://127.0.0.1:1"} }), "at http://127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused", "can be reached"},
 		"unknown authority": {with(writer, func(c *Config) { c.URLs = []string{good} }), "unknown authority", "set ca_file"},
 		"expired":           {with(writer, func(c *Config) { c.URLs, c.CAFile = []string{serve("127.0.0.1", -time.Minute)}, caFile }), "expired", "renew"},
 		"other host":        {with(writer, func(c *Config) { c.URLs, c.CAFile = []string{serve("127.0.0.2", time.Hour)}, caFile }), "127.0.0.2", "as the certificate names it"},

@@ -3,6 +3,8 @@ package elastic
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -13,9 +15,10 @@ import (
 // Apply implements [leat.Sink]. Each step is taken once all of the one before
 // it is durable: the new chunks are written beside those that are held; the
 // states, one conditional write each, make them the ones held (I4); then those
-// that were are removed. A batch that fails or is cut short at any point is
-// applied again, which ends in the same (I7): a chunk's id is made of document,
-// version and ordinal.
+// that were are removed. A version that comes Again is written over itself, and
+// stays searchable. A batch that fails or is cut short at any point is applied
+// again, which ends in the same (I7): a chunk's id is made of document, version
+// and ordinal.
 func (x *Index) Apply(ctx context.Context, revisions []leat.Revision) (outcomes []leat.Outcome, err error) {
 	if !x.writable {
 		return nil, fmt.Errorf("elasticsearch index %s is open for reading only", x.target)
@@ -37,7 +40,7 @@ func (x *Index) Apply(ctx context.Context, revisions []leat.Revision) (outcomes 
 	// written fails it with nothing changed.
 	outcomes = make([]leat.Outcome, len(revisions))
 	var chunks, states []*item
-	var unusual bool
+	certain := x.suspect.Swap(false)
 	for _, p := range plans {
 		if err := p.make(revisions, outcomes); err != nil {
 			return nil, err
@@ -45,54 +48,98 @@ func (x *Index) Apply(ctx context.Context, revisions []leat.Revision) (outcomes 
 		if chunks, states, err = p.items(chunks, states, time.Now()); err != nil {
 			return nil, err
 		}
-		unusual = unusual || p.repeated
+		certain = certain || p.repeated
 	}
 
 	var stale []*item
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return x.bulk(gctx, chunks, false) })
 	g.Go(func() (err error) {
-		stale, err = x.leftovers(gctx, plans, unusual)
-		return err
+		var surplus []*item
+		if stale, surplus, err = x.besides(gctx, plans); err != nil {
+			return err
+		}
+		return x.bulk(gctx, surplus, false)
 	})
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	if err := x.bulk(ctx, states, x.show()); err != nil {
+	shown, err := x.flip(ctx, states, certain)
+	if err != nil {
 		return nil, err
 	}
-	if err := x.outrun(ctx, plans, revisions, outcomes); err != nil {
+	if err := x.settle(ctx, plans, revisions, outcomes); err != nil {
 		return nil, err
 	}
 	for _, p := range plans {
 		stale = append(stale, p.stale()...)
 	}
-	if err := x.bulk(ctx, stale, false); err != nil {
-		return nil, err
-	}
-	return outcomes, nil
+	g, gctx = errgroup.WithContext(ctx)
+	g.Go(func() error { return x.bulk(gctx, stale, false) })
+	g.Go(func() error { return x.removeLeftovers(gctx, plans, shown) })
+	return outcomes, g.Wait()
 }
 
-// outrun settles what another process has written a newer version of since the
-// states were read: that one stays (I2).
-func (x *Index) outrun(ctx context.Context, plans []*plan, revisions []leat.Revision, outcomes []leat.Outcome) error {
-	var lost []*plan
+// flip writes the states and reports whether searches now see all that was durable
+// before, which they do where that has to be certain.
+func (x *Index) flip(ctx context.Context, states []*item, certain bool) (shown bool, err error) {
+	if len(states) == 0 {
+		if !certain {
+			return false, nil
+		}
+		return true, x.Refresh(ctx)
+	}
+	shown = x.show() || certain
+	return shown, x.bulk(ctx, states, shown)
+}
+
+// settle sees to the states that the server refused. Where another process has
+// written a newer one since they were read, that one stays (I2).
+func (x *Index) settle(ctx context.Context, plans []*plan, revisions []leat.Revision, outcomes []leat.Outcome) error {
+	var refused []*plan
 	for _, p := range plans {
 		if p.flip != nil && p.flip.conflict {
-			lost = append(lost, p)
+			p.held = nil
+			refused = append(refused, p)
 		}
 	}
-	if len(lost) == 0 {
+	if len(refused) == 0 {
 		return nil
 	}
-	if err := x.load(ctx, lost, nil); err != nil {
+	if err := x.load(ctx, refused, nil); err != nil {
 		return err
 	}
-	for _, p := range lost {
-		for _, i := range p.revisions {
-			if revisions[i].Version < p.held.version {
-				outcomes[i] = leat.Superseded
+	var items []*item
+	for _, p := range refused {
+		if p.held != nil && (p.held.version > p.final.Version || p.held.version == p.final.Version && !p.final.Again) {
+			for _, i := range p.revisions {
+				if revisions[i].Version < p.held.version {
+					outcomes[i] = leat.Superseded
+				}
 			}
+			continue
+		}
+		// Someone else than leat has removed the state or written over it, which
+		// Elasticsearch counts as versions of its own: what was read just now is
+		// replaced whatever its number, unless it changes meanwhile.
+		to := address{ID: p.hash, OpType: "create"}
+		if p.held != nil {
+			to = address{ID: p.hash, SeqNo: &p.held.seqNo, PrimaryTerm: &p.held.primaryTerm}
+		}
+		it, err := newItem(p.id, to, p.state)
+		if err != nil {
+			return err
+		}
+		p.held = &held{version: p.final.Version, chunks: p.chunks}
+		items = append(items, it)
+	}
+	if err := x.bulk(ctx, items, true); err != nil {
+		return err
+	}
+	for _, it := range items {
+		if it.conflict {
+			return leat.Hint(fmt.Errorf("%s: its state changed while it was written", it.document),
+				"it is tried again; if this goes on, find out what else writes to the index")
 		}
 	}
 	return nil
@@ -122,61 +169,69 @@ func (x *Index) load(ctx context.Context, plans []*plan, revisions []leat.Revisi
 			}
 		}
 	}
-	return get(ctx, x, ids, "version,chunks,mark", func(i int, source *struct {
+	return get(ctx, x, ids, "version,chunks,mark", func(i int, r *row[struct {
 		Version uint64
 		Chunks  int
 		Mark    mark
-	}) {
+	}]) {
 		e := entries[i]
 		switch {
-		case source == nil:
+		case r.Source == nil:
 		case ids[i].ID == e.p.hash:
-			e.p.held = &held{source.Version, source.Chunks}
+			e.p.held = &held{version: r.Source.Version, chunks: r.Source.Chunks, seqNo: r.SeqNo, primaryTerm: r.PrimaryTerm}
 		default:
-			e.p.marks[e.mark] = source.Mark
+			e.p.marks[e.mark] = r.Source.Mark
 		}
 	})
 }
 
-// leftovers finds chunks and marks of older versions that no one will remove:
-// of a process that ended, or was outrun, between two steps. Searches see what
-// is durable a little later, so that where there is reason to think of such
-// they are made to see all of it first.
-func (x *Index) leftovers(ctx context.Context, plans []*plan, unusual bool) (stale []*item, err error) {
-	if x.suspect.Swap(false) || unusual {
-		if err := x.Refresh(ctx); err != nil {
-			x.suspect.Store(true)
-			return nil, err
+// besides finds what there is of documents that come Again besides what is
+// written now. What stands beside the version that is held is surplus and goes at
+// once, since from the state that is written next no one could tell that it is
+// there. Searches see what is durable a little later, so they are made to see it
+// first.
+func (x *Index) besides(ctx context.Context, plans []*plan) (stale, surplus []*item, err error) {
+	again := map[string]*plan{} // by hash
+	for _, p := range plans {
+		if p.held != nil && p.final != nil && p.final.Again {
+			again[p.hash] = p
 		}
 	}
-	const atOnce = 250 // documents of a search: Elasticsearch bounds its clauses
-	for from := 0; from < len(plans); from += atOnce {
-		var older []any
-		for _, p := range plans[from:min(from+atOnce, len(plans))] {
-			if p.held == nil {
-				continue
-			}
-			clauses := []any{term("_routing", p.hash), map[string]any{"range": map[string]any{"version": map[string]any{"lt": p.held.version}}}}
-			if p.was != nil { // whose chunks are known
-				clauses = append(clauses, map[string]any{"bool": map[string]any{"must_not": term("version", p.was.version)}})
-			}
-			older = append(older, all(clauses...))
+	if len(again) == 0 {
+		return nil, nil, nil
+	}
+	if err := x.Refresh(ctx); err != nil {
+		return nil, nil, err
+	}
+	for hashes := range slices.Chunk(slices.Collect(maps.Keys(again)), documentsAtOnce) {
+		var clauses []any
+		for _, h := range hashes {
+			clauses = append(clauses, versions(h, "lte", again[h].held.version))
 		}
-		if older == nil {
-			continue
-		}
-		hits, err := x.search(ctx, path(x.target), map[string]any{"query": some(older...), "size": window, "_source": false, "sort": []string{"_doc"}})
-		if err != nil {
-			return nil, err
-		}
-		for _, h := range hits {
-			docHash, _, err := parseID(h.ID)
+		for hits, err := range x.scan(ctx, some(clauses...)) {
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
-			stale = append(stale, deletion(docHash, h.ID))
+			for _, h := range hits {
+				p, it := again[h.Routing], deletion(address{ID: h.ID, Routing: h.Routing})
+				of, version, ordinal, ok := parseID(h.ID)
+				switch {
+				case ok && of == p.hash && version == p.final.Version && ordinal >= 0 && ordinal < p.chunks:
+				case p.was != nil && p.was.version == p.final.Version && (!ok || ordinal >= 0): // a mark is needed until then
+					surplus = append(surplus, it)
+				default:
+					stale = append(stale, it)
+				}
+			}
 		}
-		// What is past the window stays until the documents change again.
 	}
-	return stale, nil
+	return stale, surplus, nil
+}
+
+// documentsAtOnce are those of a search: Elasticsearch bounds its clauses.
+const documentsAtOnce = 250
+
+// versions matches the chunks and marks of a document by their version.
+func versions(hash, bound string, version uint64) any {
+	return all(term("_routing", hash), map[string]any{"range": map[string]any{"version": map[string]any{bound: version}}})
 }

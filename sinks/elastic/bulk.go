@@ -37,6 +37,10 @@ type address struct {
 	Routing     string `json:"routing,omitempty"`
 	Version     *int64 `json:"version,omitempty"`
 	VersionType string `json:"version_type,omitempty"`
+	OpType      string `json:"op_type,omitempty"`
+	// The last change of what is there; see row.
+	SeqNo       *int64 `json:"if_seq_no,omitempty"`
+	PrimaryTerm *int64 `json:"if_primary_term,omitempty"`
 }
 
 // newItem makes an item that writes source.
@@ -55,8 +59,12 @@ func newItem(document string, to address, source any) (*item, error) {
 }
 
 // deletion makes an item that removes a chunk or a mark.
-func deletion(hash, id string) *item {
-	return &item{document: id, bytes: fmt.Appendf(nil, `{"delete":{"_id":%q,"routing":%q}}`+"\n", id, hash)}
+func deletion(of address) *item {
+	b, err := json.Marshal(map[string]address{"delete": of})
+	if err != nil {
+		panic(err) // strings and numbers are always JSON
+	}
+	return &item{document: of.ID, bytes: append(b, '\n')}
 }
 
 // bulk sends items and returns once every one is durable or its conflict known,

@@ -43,7 +43,7 @@ func (x *Index) Check(ctx context.Context) error {
 		return errs[0]
 	}
 	add("privileges", x.privileges(ctx))
-	_, err := x.inspect(ctx)
+	_, err := x.inspect(ctx, x.target)
 	if err == nil {
 		err = x.blocked(ctx)
 		if x.writable { // a reader may not ask for it

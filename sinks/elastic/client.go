@@ -220,7 +220,7 @@ func (c *client) explain(err error) error {
 	case errors.As(err, new(tls.RecordHeaderError)), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return leat.Hint(err, "%s speaks plain HTTP: write http:// in urls", at)
 	}
-	return leat.Hint(err, "check that Elasticsearch runs at %s and can be reached from here; where it asks for TLS, write https:// in urls", at)
+	return leat.Hint(fmt.Errorf("ask Elasticsearch at %s: %w", at, err), "check that it runs and can be reached from here; where it asks for TLS, write https:// in urls")
 }
 
 // hint is what the operator can do about a refusal.

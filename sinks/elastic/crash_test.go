@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -139,9 +140,25 @@ func TestEndBetweenCalls(t *testing.T) {
 			outlived, _ := cut(textRevision(id("changed"), 2, "never", "ended"))
 			mustApply(t, after, textRevision(id("changed"), 1, "old 1", "old 2", "old 3"), textRevision(id("parts"), 1, "old"),
 				textRevision(id("deleted"), 1, "gone"), first, outlived)
+			// Versions that are held come again, after damage.
+			damaged := textRevision(id("damaged"), 1, "d1", "d2", "d3")
+			begun, ends := cut(textRevision(id("begun"), 1, "b1", "b2", "b3"))
+			cleared := leat.Revision{Document: id("cleared"), Version: 1, Deleted: true, Last: true}
+			mustApply(t, after, textRevision(id("damaged"), 1, "d1", "x", "y", "z"), textRevision(id("begun"), 1, "b1", "b2", "b3", "b4"), cleared)
+			for _, r := range []*leat.Revision{&damaged, &begun, &ends, &cleared} {
+				r.Again = true
+			}
+			behind := raw{t, after}
+			behind.remove(behind.chunk(id("damaged"), 1))
+			h := hash(id("damaged"))
+			behind.copied(chunkID(h, 1, 0), h, chunkID(h, 1, 9), h)
+			behind.remove(behind.chunk(id("begun"), 2))
+			h = hash(id("cleared"))
+			behind.put(chunkID(h, 1, 0), h, map[string]any{"version": 1, "text": "back"})
+			mustApply(t, after, begun)
 			batch := []leat.Revision{
 				textRevision(id("changed"), 3, "new 1", "new 2"), last, waiting, textRevision(id("new"), 1, "new"),
-				{Document: id("deleted"), Version: 2, Deleted: true, Last: true},
+				{Document: id("deleted"), Version: 2, Deleted: true, Last: true}, damaged, ends, cleared,
 			}
 
 			x, err := Open(t.Context(), cfg, name, 1, discard)
@@ -168,25 +185,67 @@ func TestEndBetweenCalls(t *testing.T) {
 			x = open(t, cfg, name)
 			want := contents{Texts: map[string][]string{
 				id("parts@2"): {"p1", "p2", "p3", "p4"}, id("new@1"): {"new"}, id("changed@3"): {"new 1", "new 2"},
-			}, States: 4, Chunks: 4 + 1 + 2 + 1, Marks: 1}
+				id("damaged@1"): {"d1", "d2", "d3"}, id("begun@1"): {"b1", "b2", "b3"},
+			}, States: 7, Chunks: 4 + 1 + 2 + 1 + 3 + 3, Marks: 1}
 			if newer { // each document comes at its newest version only
 				batch[0] = textRevision(id("changed"), 4, "newest")
 				batch[2] = textRevision(id("waiting"), 4, "w")
 				batch[3] = textRevision(id("new"), 2, "newer")
 				batch[4] = textRevision(id("deleted"), 3, "back")
+				batch[5] = textRevision(id("damaged"), 2, "d")
+				batch[6] = textRevision(id("begun"), 2, "b")
+				batch[7] = textRevision(id("cleared"), 2, "c")
+				batch[5].Again, batch[7].Again = true, true
 				want = contents{Texts: map[string][]string{
 					id("parts@2"): {"p1", "p2", "p3", "p4"}, id("new@2"): {"newer"}, id("changed@4"): {"newest"},
-					id("waiting@4"): {"w"}, id("deleted@3"): {"back"},
-				}, States: 5, Chunks: 4 + 1 + 1 + 1 + 1}
+					id("waiting@4"): {"w"}, id("deleted@3"): {"back"}, id("damaged@2"): {"d"}, id("begun@2"): {"b"}, id("cleared@2"): {"c"},
+				}, States: 8, Chunks: 4 + 1 + 1 + 1 + 1 + 3}
 			}
 			mustApply(t, x, batch...)
-			got := holding(t, x, prefix).kept(t, x, id("changed"), id("parts"), id("waiting"), id("new"), id("deleted"))
+			got := holding(t, x, prefix).kept(t, x, id("changed"), id("parts"), id("waiting"), id("new"), id("deleted"), id("damaged"), id("begun"), id("cleared"))
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Fatalf("%s: the index differs (-want +got):\n%s", what, diff)
 			}
 			if !newer {
 				mustApply(t, x, rest)
 			}
+		}
+	}
+}
+
+// TestHandover: what a process had written of a version when it ended is removed
+// by one that has been there all the time and is given what comes after it,
+// however soon.
+func TestHandover(t *testing.T) {
+	cfg := config(t)
+	name := nameOf(t.TempDir())
+	drop(t, cfg, name)
+	after := open(t, cfg, name)
+	for n := range uint64(5) {
+		id := fmt.Sprint("d", n)
+		mustApply(t, after, textRevision(id, 1, "old"))
+		between := textRevision(id, 2, "1", "2", "3")
+		p := group([]leat.Revision{between})[0]
+		if err := p.make([]leat.Revision{between}, make([]leat.Outcome, 1)); err != nil {
+			t.Fatal(err)
+		}
+		chunks, _, err := p.items(nil, nil, time.Now())
+		if err == nil {
+			err = after.bulk(t.Context(), chunks, false) // and then the process that is to do it ends
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustApply(t, after, between, leat.Revision{Document: id, Version: 3, Deleted: true, Last: true})
+		// Where searches were shown a batch just now, the next one that they are shown sees to it.
+		time.Sleep(showEvery)
+		mustApply(t, after, textRevision("next", n+1, "batch"))
+		if err := after.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		want := contents{Texts: map[string][]string{}, States: 1}
+		if diff := cmp.Diff(want, contents{Texts: map[string][]string{}}.kept(t, after, id)); diff != "" {
+			t.Fatalf("%s: the index differs (-want +got):\n%s", id, diff)
 		}
 	}
 }

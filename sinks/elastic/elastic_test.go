@@ -102,18 +102,18 @@ func drop(t testing.TB, cfg Config, name string) {
 		}
 		defer c.close()
 		ctx := context.WithoutCancel(t.Context())
-		for _, generation := range []int{1, 2} {
+		for _, generation := range []int{1, 2, 3} {
 			_ = c.call(ctx, http.MethodDelete, path(physical(name, generation)), nil, nil)
 		}
 		_ = c.call(ctx, http.MethodDelete, path("_index_template", "leat-"+name), nil, nil)
 	})
 }
 
-// opener opens the index that belongs to a directory.
-func opener(cfg Config) sinktest.OpenText {
+// namer names the indices that belong to a directory, and drops them at the end.
+func namer(cfg Config) func(t testing.TB, dir string) string {
 	var mu sync.Mutex
 	known := map[string]bool{}
-	return func(t testing.TB, dir string) leat.TextIndex {
+	return func(t testing.TB, dir string) string {
 		t.Helper()
 		name := nameOf(dir)
 		mu.Lock()
@@ -122,7 +122,16 @@ func opener(cfg Config) sinktest.OpenText {
 			known[name] = true
 			drop(t, cfg, name)
 		}
-		return open(t, cfg, name)
+		return name
+	}
+}
+
+// opener opens the index that belongs to a directory.
+func opener(cfg Config) sinktest.OpenText {
+	name := namer(cfg)
+	return func(t testing.TB, dir string) leat.TextIndex {
+		t.Helper()
+		return open(t, cfg, name(t, dir))
 	}
 }
 

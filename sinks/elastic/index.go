@@ -26,16 +26,17 @@ import (
 type Index struct {
 	*client
 	name     string // the pipeline's
-	target   string // what requests name: the physical index or the alias
+	target   string // the index's
 	writable bool
 	analysis analysis
 	// Searches of one Index go to the same copies of the shards, so that a
 	// later one never sees less than an earlier one.
 	session string
 	log     *slog.Logger
-	// Whether chunks may have been left behind that searches do not see yet: by
-	// a process that ended before this one began, or by a batch that failed.
+	// Whether chunks may have been left behind: by a process that ended before this
+	// one began, or by a batch that failed.
 	suspect atomic.Bool
+	written written
 	shown   atomic.Int64 // when a batch was last shown at once, in ns
 }
 
@@ -45,7 +46,7 @@ var (
 )
 
 // Open opens the index NAME-gGENERATION for writing. It creates it where it is
-// not there, and the alias NAME where that leads nowhere.
+// not there, and leaves the alias NAME to [Generations].
 func Open(ctx context.Context, cfg Config, name string, generation int, log *slog.Logger) (*Index, error) {
 	x, err := newIndex(cfg, name, physical(name, generation), log)
 	if err != nil {
@@ -53,24 +54,23 @@ func Open(ctx context.Context, cfg Config, name string, generation int, log *slo
 	}
 	x.writable = true
 	x.suspect.Store(true)
-	if err = x.create(ctx, cfg); err == nil {
-		err = x.point(ctx)
-	}
-	if err != nil {
+	if err = x.create(ctx, cfg); err != nil {
 		x.close()
 		return nil, fmt.Errorf("elasticsearch index %s: %w", x.target, err)
 	}
 	return x, nil
 }
 
-// OpenReader opens what the alias NAME leads to for reading. It fails with
-// fs.ErrNotExist where nothing has been indexed yet.
-func OpenReader(ctx context.Context, cfg Config, name string, log *slog.Logger) (*Index, error) {
-	x, err := newIndex(cfg, name, name, log)
+// OpenReader opens the index NAME-gGENERATION for reading. It fails with
+// fs.ErrNotExist where it is not there.
+func OpenReader(ctx context.Context, cfg Config, name string, generation int, log *slog.Logger) (*Index, error) {
+	x, err := newIndex(cfg, name, physical(name, generation), log)
 	if err != nil {
 		return nil, err
 	}
-	if x.analysis, err = x.inspect(ctx); err != nil {
+	m, err := x.inspect(ctx, x.target)
+	x.analysis = m.Analysis
+	if err != nil {
 		x.close()
 		if errors.Is(err, fs.ErrNotExist) {
 			err = leat.Hint(err, "nothing has been indexed here yet: start `leat run` first")
@@ -120,14 +120,22 @@ func chunkID(hash string, version uint64, ordinal int) string {
 
 func markID(hash string, version uint64) string { return fmt.Sprintf("%s.%d", hash, version) }
 
-// parseID reads hash and version of a chunk's or mark's id.
-func parseID(id string) (hash string, version uint64, err error) {
-	hash, rest, _ := strings.Cut(id, ".")
-	digits, _, _ := strings.Cut(rest, ".")
-	if version, err = strconv.ParseUint(digits, 10, 64); err != nil {
-		return "", 0, fmt.Errorf("%q is not an id of leat's", id)
+// parseID reads a chunk's or a mark's id; the ordinal of a mark is -1. It is not
+// ok if id is something else.
+func parseID(id string) (hash string, version uint64, ordinal int, ok bool) {
+	parts := strings.Split(id, ".")
+	if len(parts) < 2 || len(parts) > 3 || len(parts[0]) != hashLength {
+		return "", 0, 0, false
 	}
-	return hash, version, nil
+	version, err := strconv.ParseUint(parts[1], 10, 64)
+	if err != nil {
+		return "", 0, 0, false
+	}
+	if len(parts) == 2 {
+		return parts[0], version, -1, markID(parts[0], version) == id
+	}
+	ordinal, err = strconv.Atoi(parts[2])
+	return parts[0], version, ordinal, err == nil && ordinal >= 0 && chunkID(parts[0], version, ordinal) == id
 }
 
 // encodeID makes a document's id, which may be any bytes, a string that JSON

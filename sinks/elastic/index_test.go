@@ -30,11 +30,11 @@ func refresh(t testing.TB, x *Index) {
 	}
 }
 
-func TestReaderAndGenerations(t *testing.T) {
+func TestReader(t *testing.T) {
 	cfg := config(t)
 	name := nameOf(t.TempDir())
 	drop(t, cfg, name)
-	if _, err := OpenReader(t.Context(), cfg, name, discard); !errors.Is(err, fs.ErrNotExist) || leat.HintOf(err) == "" {
+	if _, err := OpenReader(t.Context(), cfg, name, 1, discard); !errors.Is(err, fs.ErrNotExist) || leat.HintOf(err) == "" {
 		t.Fatalf("an index that is not there: %v", err)
 	}
 	if err := Check(t.Context(), cfg, name, 1); err != nil {
@@ -42,7 +42,7 @@ func TestReaderAndGenerations(t *testing.T) {
 	}
 	w := open(t, cfg, name)
 	mustApply(t, w, textRevision("d", 1, "first generation"))
-	r, err := OpenReader(t.Context(), cfg, name, discard)
+	r, err := OpenReader(t.Context(), cfg, name, 1, discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,31 +54,11 @@ func TestReaderAndGenerations(t *testing.T) {
 	if _, err := r.Apply(t.Context(), nil); err == nil {
 		t.Error("a reader writes")
 	}
+	if err := r.Discard(t.Context(), nil); err == nil {
+		t.Error("a reader discards")
+	}
 	if err := errors.Join(w.Check(t.Context()), r.Check(t.Context())); err != nil {
 		t.Error(err)
-	}
-
-	// The next generation is built beside it and does not show.
-	next, err := Open(t.Context(), cfg, name, 2, discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { next.Close() })
-	mustApply(t, next, textRevision("e", 1, "second generation"))
-	refresh(t, next)
-	if got := search(t, r, "generation"); !slices.Equal(got, []string{"d"}) {
-		t.Errorf("a reader finds %v", got)
-	}
-	if got := search(t, next, "generation"); !slices.Equal(got, []string{"e"}) {
-		t.Errorf("the second generation finds %v", got)
-	}
-
-	// An alias that leads to both is of no use.
-	if err := w.call(t.Context(), http.MethodPut, path(next.target, "_alias", name), nil, nil); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := OpenReader(t.Context(), cfg, name, discard); !errors.Is(err, leat.ErrMismatch) || leat.HintOf(err) == "" {
-		t.Errorf("an alias of two indices: %v", err)
 	}
 }
 
@@ -123,9 +103,11 @@ func TestAnalysis(t *testing.T) {
 		if err := x.call(t.Context(), http.MethodPut, path(x.target), map[string]any{"settings": settings(cfg, chinese), "mappings": mapping(chinese)}, nil); err != nil {
 			t.Fatal(err)
 		}
-		if x.analysis, err = x.inspect(t.Context()); err != nil || x.analysis != chinese {
-			t.Fatalf("analysis %s: %s, %v", chinese, x.analysis, err)
+		m, err := x.inspect(t.Context(), x.target)
+		if err != nil || m.Analysis != chinese {
+			t.Fatalf("analysis %s: %s, %v", chinese, m.Analysis, err)
 		}
+		x.analysis = m.Analysis
 		mustApply(t, x, textRevision("en", 1, "The kettle switches off too early."), textRevision("zh", 1, "数据库的索引让查询更快。"))
 		refresh(t, x)
 		for query, want := range map[string]string{"switch early": "en", "数据库索引": "zh", "索": "zh"} {

@@ -28,6 +28,7 @@ type stateRest struct {
 	Title    string `json:"title,omitempty"`
 	Metadata string `json:"metadata,omitempty"` // JSON in a string: any name, any depth, every digit
 	Applied  int64  `json:"applied"`            // ms since 1970
+	Sum      int64  `json:"sum"`                // see stateSource.sum
 }
 
 // chunkSource is what Elasticsearch holds of a chunk.
@@ -73,6 +74,8 @@ type place struct {
 	End     int64 `json:"end"`
 	Tokens  int   `json:"tokens"`
 	Page    int   `json:"page,omitempty"`
+	Written int64 `json:"written"` // s since 1970
+	Sum     int64 `json:"sum"`     // see chunkSource.sum
 }
 
 // markSource is what Elasticsearch holds of a version that waits for its last part.
@@ -88,8 +91,9 @@ type mark struct {
 
 // held is the version of a document that is searchable, or its tombstone.
 type held struct {
-	version uint64
-	chunks  int
+	version            uint64
+	chunks             int
+	seqNo, primaryTerm int64 // of the write of the state
 }
 
 // plan is what a batch makes of one document.
@@ -105,6 +109,7 @@ type plan struct {
 	chunks   int                         // of that version
 	ended    uint64                      // the version whose last of several parts came; its mark goes
 	repeated bool                        // something came that was there already before the batch, or older
+	state    stateSource                 // that the batch makes
 	flip     *item                       // the write of the state
 }
 
@@ -155,27 +160,41 @@ func (p *plan) make(revisions []leat.Revision, outcomes []leat.Outcome) error {
 		if r.Last && r.Part > 0 {
 			p.ended = r.Version
 		}
-		if p.held != nil && p.held.version >= r.Version {
+		again := p.held != nil && p.held.version == r.Version
+		if p.held != nil && p.held.version > r.Version || again && !r.Again {
 			p.repeated = p.repeated || p.final == nil
-			if p.held.version > r.Version {
+			if !again {
 				outcomes[i] = leat.Superseded // I2
 			}
 			continue
 		}
 		m := p.marks[r.Version]
-		if r.Part > m.Parts || len(r.Chunks) > 0 && r.Chunks[0].Ordinal > m.Chunks {
+		switch {
+		case again && r.Part == 0:
+			m = mark{}
+		case again && r.Part != m.Parts: // what comes once more after its mark is gone
+			m = mark{Chunks: p.held.chunks}
+		case !again && (r.Part > m.Parts || len(r.Chunks) > 0 && r.Chunks[0].Ordinal > m.Chunks):
 			return leat.Permanent(leat.Hint(fmt.Errorf("%s version %d: part %d came without part %d", p.id, r.Version, r.Part, m.Parts),
 				"the index was replaced while parts were under way: touch the document at its source or run `leat reindex`"))
 		}
 		m.Parts = max(m.Parts, r.Part+1)
 		if n := len(r.Chunks); n > 0 {
-			m.Chunks = max(m.Chunks, r.Chunks[n-1].Ordinal+1)
+			end := r.Chunks[n-1].Ordinal + 1
+			if m.Chunks = max(m.Chunks, end); again {
+				m.Chunks = end
+			}
 		}
-		p.marks[r.Version] = m
 		p.write[r.Version] = append(p.write[r.Version], r)
 		if r.Last {
+			delete(p.marks, r.Version)
 			p.final, p.chunks = r, m.Chunks
-			p.held = &held{r.Version, p.chunks}
+			p.held = &held{version: r.Version, chunks: p.chunks}
+			continue
+		}
+		p.marks[r.Version] = m
+		if p.ended == r.Version { // and begins again
+			p.ended = 0
 		}
 	}
 	return nil
@@ -187,25 +206,20 @@ func (p *plan) items(chunks, states []*item, now time.Time) (_, _ []*item, err e
 		if p.final != nil && version < p.final.Version {
 			continue // superseded within the batch
 		}
-		for _, r := range parts {
-			for i := range r.Chunks {
-				ch := &r.Chunks[i]
-				source := chunkSource{Version: version, Chunk: ch.ID, Start: ch.Start, Place: place{ch.Ordinal, ch.End, ch.Tokens, ch.Page}}
-				source.setWords(chunkWords{r.Title, ch.Heading, ch.Text})
-				it, err := newItem(p.id, address{ID: chunkID(p.hash, version, ch.Ordinal), Routing: p.hash}, source)
-				if err != nil {
-					return nil, nil, err
-				}
-				chunks = append(chunks, it)
-			}
+		if chunks, err = p.chunkItems(chunks, version, parts, now); err != nil {
+			return nil, nil, err
 		}
-		if p.final != nil && version == p.final.Version {
+		m, waits := p.marks[version]
+		if !waits {
 			continue
 		}
-		// Two processes may bring the same parts: the number of them never falls.
-		m := p.marks[version]
-		it, err := newItem(p.id, address{ID: markID(p.hash, version), Routing: p.hash, Version: new(int64(m.Parts)), VersionType: "external_gte"},
-			markSource{version, m})
+		to := address{ID: markID(p.hash, version), Routing: p.hash}
+		if p.held == nil || p.held.version != version {
+			// Two processes may bring the same parts: the number of them never falls.
+			// Of a version that is written again it begins anew.
+			to.Version, to.VersionType = new(int64(m.Parts)), "external_gte"
+		}
+		it, err := newItem(p.id, to, markSource{version, m})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -215,22 +229,55 @@ func (p *plan) items(chunks, states []*item, now time.Time) (_, _ []*item, err e
 		return chunks, states, nil
 	}
 	r := p.final
-	s := stateSource{Document: encodeID(p.id), Version: r.Version, Deleted: r.Deleted, Chunks: p.chunks,
+	p.state = stateSource{Document: encodeID(p.id), Version: r.Version, Deleted: r.Deleted, Chunks: p.chunks,
 		State: stateRest{Source: r.Source, Applied: now.UnixMilli()}}
 	if !r.Deleted {
-		s.State.Tag, s.State.Title = r.Tag, r.Title
+		p.state.State.Tag, p.state.State.Title = r.Tag, r.Title
 		if len(r.Metadata) > 0 {
 			b, err := json.Marshal(r.Metadata)
 			if err != nil {
 				return nil, nil, leat.Permanent(fmt.Errorf("%s: metadata: %w", p.id, err))
 			}
-			s.State.Metadata = string(b)
+			p.state.State.Metadata = string(b)
 		}
 	}
+	p.state.State.Sum = p.state.sum()
 	// The server compares the versions (I2), so that it does not matter what
 	// others have written since the state was read.
-	p.flip, err = newItem(p.id, address{ID: p.hash, Version: new(int64(r.Version)), VersionType: "external"}, s)
+	to := address{ID: p.hash, Version: new(int64(r.Version)), VersionType: "external"}
+	if r.Again {
+		to.VersionType = "external_gte"
+	}
+	p.flip, err = newItem(p.id, to, p.state)
 	return chunks, append(states, p.flip), err
+}
+
+// chunkItems adds the chunks of parts of one version. Of what comes twice in
+// the batch the last is written.
+func (p *plan) chunkItems(items []*item, version uint64, parts []*leat.Revision, now time.Time) ([]*item, error) {
+	written := map[int]bool{}
+	for _, r := range slices.Backward(parts) {
+		for i := range r.Chunks {
+			ch := &r.Chunks[i]
+			if written[ch.Ordinal] || p.final != nil && version == p.final.Version && ch.Ordinal >= p.chunks {
+				continue
+			}
+			if len(parts) > 1 {
+				written[ch.Ordinal] = true
+			}
+			source := chunkSource{Version: version, Chunk: ch.ID, Start: ch.Start,
+				Place: place{Ordinal: ch.Ordinal, End: ch.End, Tokens: ch.Tokens, Page: ch.Page, Written: now.Unix()}}
+			source.setWords(chunkWords{r.Title, ch.Heading, ch.Text})
+			id := chunkID(p.hash, version, ch.Ordinal)
+			source.Place.Sum = source.sum(id)
+			it, err := newItem(p.id, address{ID: id, Routing: p.hash}, source)
+			if err != nil {
+				return nil, err
+			}
+			items = append(items, it)
+		}
+	}
+	return items, nil
 }
 
 // stale is what is to be removed, of what this process knows: the mark of a
@@ -238,20 +285,20 @@ func (p *plan) items(chunks, states []*item, now time.Time) (_, _ []*item, err e
 // process has outrun.
 func (p *plan) stale() (items []*item) {
 	if p.ended != 0 {
-		items = append(items, deletion(p.hash, markID(p.hash, p.ended)))
+		items = append(items, deletion(address{ID: markID(p.hash, p.ended), Routing: p.hash}))
 	}
 	if p.final == nil {
 		return items
 	}
 	remove := func(version uint64, chunks int) {
 		for i := range chunks {
-			items = append(items, deletion(p.hash, chunkID(p.hash, version, i)))
+			items = append(items, deletion(address{ID: chunkID(p.hash, version, i), Routing: p.hash}))
 		}
 	}
-	if p.was != nil {
+	if p.was != nil && !p.final.Again { // of which leftovers finds all
 		remove(p.was.version, p.was.chunks)
 	}
-	if p.flip.conflict && p.held.version > p.final.Version {
+	if p.held.version > p.final.Version {
 		remove(p.final.Version, p.chunks)
 	}
 	return items

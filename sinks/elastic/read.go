@@ -15,17 +15,23 @@ import (
 // window is the most hits of one search (index.max_result_window).
 const window = 10_000
 
-// get reads by id, as of now, and calls each with what it found; nil: nothing.
-func get[T any](ctx context.Context, x *Index, ids []address, fields string, each func(i int, source *T)) error {
-	const atOnce = 1000
-	for from := 0; from < len(ids); from += atOnce {
-		part := ids[from:min(from+atOnce, len(ids))]
-		var answer struct {
-			Docs []struct {
-				Source *T `json:"_source"`
-				Error  struct{ Type, Reason string }
-			}
-		}
+// page is how many Elasticsearch documents are read by one request.
+const page = 1000
+
+// row is what is found by id.
+type row[T any] struct {
+	Source      *T     `json:"_source"` // nil: nothing
+	Routing     string `json:"_routing"`
+	SeqNo       int64  `json:"_seq_no"` // with PrimaryTerm: of its last change
+	PrimaryTerm int64  `json:"_primary_term"`
+	Error       struct{ Type, Reason string }
+}
+
+// get reads by id, as of now, and calls each with what it found.
+func get[T any](ctx context.Context, x *Index, ids []address, fields string, each func(i int, r *row[T])) error {
+	for from := 0; from < len(ids); from += page {
+		part := ids[from:min(from+page, len(ids))]
+		var answer struct{ Docs []row[T] }
 		err := x.call(ctx, http.MethodPost, path(x.target, "_mget")+"?_source_includes="+fields, map[string]any{"docs": part}, &answer)
 		if err != nil {
 			return err
@@ -33,11 +39,12 @@ func get[T any](ctx context.Context, x *Index, ids []address, fields string, eac
 		if len(answer.Docs) != len(part) {
 			return fmt.Errorf("%d answers to %d ids", len(answer.Docs), len(part))
 		}
-		for i, d := range answer.Docs {
+		for i := range answer.Docs {
+			d := &answer.Docs[i]
 			if d.Error.Type != "" {
 				return x.explain(&refusal{http.StatusServiceUnavailable, d.Error.Type, d.Error.Reason})
 			}
-			each(from+i, d.Source)
+			each(from+i, d)
 		}
 	}
 	return nil
@@ -45,10 +52,14 @@ func get[T any](ctx context.Context, x *Index, ids []address, fields string, eac
 
 // found is a hit of a search.
 type found struct {
-	ID     string          `json:"_id"`
-	Score  float64         `json:"_score"`
-	Source json.RawMessage `json:"_source"`
-	Fields fields
+	ID          string          `json:"_id"`
+	Routing     string          `json:"_routing"`
+	Score       float64         `json:"_score"`
+	Source      json.RawMessage `json:"_source"`
+	Sort        json.RawMessage
+	SeqNo       int64 `json:"_seq_no"` // if asked for, as PrimaryTerm
+	PrimaryTerm int64 `json:"_primary_term"`
+	Fields      fields
 }
 
 // fields are values that a search returns without reading the source.
@@ -62,13 +73,80 @@ type fields struct {
 
 // search returns the hits of a search of all shards: one that misses some is an error.
 func (x *Index) search(ctx context.Context, at string, body map[string]any) ([]found, error) {
-	var answer struct{ Hits struct{ Hits []found } }
+	var answer struct {
+		PIT  string `json:"pit_id"`
+		Hits struct{ Hits []found }
+	}
 	body["track_total_hits"] = false
-	if at += "/_search?allow_partial_search_results=false"; body["pit"] == nil {
+	frozen, _ := body["pit"].(*snapshot)
+	if at += "/_search?allow_partial_search_results=false"; frozen == nil {
 		at += "&preference=" + x.session
 	}
 	err := x.call(ctx, http.MethodPost, at, body, &answer)
+	if frozen != nil && answer.PIT != "" { // it may change with each search
+		frozen.ID = answer.PIT
+	}
 	return answer.Hits.Hits, err
+}
+
+// snapshot is a point in time of the index.
+type snapshot struct {
+	ID    string `json:"id"`
+	Alive string `json:"keep_alive"` // from the last search on
+}
+
+// freeze makes a snapshot of what searches see now.
+func (x *Index) freeze(ctx context.Context) (*snapshot, error) {
+	s := &snapshot{Alive: "5m"}
+	return s, x.call(ctx, http.MethodPost, path(x.target, "_pit")+"?keep_alive="+s.Alive+"&preference="+x.session, nil, s)
+}
+
+// forget removes a snapshot, which is kept for minutes otherwise.
+func (x *Index) forget(ctx context.Context, s *snapshot) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	_ = x.call(ctx, http.MethodDelete, "/_pit", map[string]string{"id": s.ID}, nil)
+}
+
+// scan gives all that a query matches in one snapshot, without sources, a page
+// at a time.
+func (x *Index) scan(ctx context.Context, query any) iter.Seq2[[]found, error] {
+	return func(yield func([]found, error) bool) {
+		s, err := x.freeze(ctx)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		defer x.forget(ctx, s)
+		body := map[string]any{"pit": s, "query": query, "size": page, "sort": []string{"_shard_doc"}, "_source": false,
+			"docvalue_fields": []string{"document", "deleted"}, "seq_no_primary_term": true}
+		for {
+			hits, err := x.search(ctx, "", body)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if len(hits) > 0 {
+				body["search_after"] = hits[len(hits)-1].Sort
+				if !yield(hits, nil) {
+					return
+				}
+			}
+			if len(hits) < page {
+				return
+			}
+		}
+	}
+}
+
+// count is how many Elasticsearch documents a query matches.
+func (x *Index) count(ctx context.Context, query any) (int, error) {
+	var answer struct {
+		Hits struct{ Total struct{ Value int } }
+	}
+	err := x.call(ctx, http.MethodPost, path(x.target)+"/_search?allow_partial_search_results=false&preference="+x.session,
+		map[string]any{"query": query, "size": 0, "track_total_hits": true}, &answer)
+	return answer.Hits.Total.Value, err
 }
 
 func term(field string, value any) any {
@@ -78,6 +156,11 @@ func term(field string, value any) any {
 // all matches what every clause does, without a score.
 func all(clauses ...any) any {
 	return map[string]any{"bool": map[string]any{"filter": clauses}}
+}
+
+// none matches what no clause does, without a score.
+func none(clauses ...any) any {
+	return map[string]any{"bool": map[string]any{"must_not": clauses}}
 }
 
 // some matches what any clause does, without a score.
@@ -93,9 +176,9 @@ func (s *stateSource) state() leat.DocumentState {
 // Document implements [leat.Sink].
 func (x *Index) Document(ctx context.Context, id string) (d leat.DocumentState, err error) {
 	known := false
-	err = get(ctx, x, []address{{ID: hash(id), Routing: hash(id)}}, "*", func(_ int, s *stateSource) {
-		if s != nil {
-			d, known = s.state(), true
+	err = get(ctx, x, []address{{ID: hash(id), Routing: hash(id)}}, "*", func(_ int, r *row[stateSource]) {
+		if r.Source != nil {
+			d, known = r.Source.state(), true
 		}
 	})
 	if err == nil && !known {
@@ -109,13 +192,32 @@ func (x *Index) Document(ctx context.Context, id string) (d leat.DocumentState, 
 
 // Documents implements [leat.Sink]. It sees all that is durable when it begins.
 func (x *Index) Documents(ctx context.Context, prefix string) iter.Seq2[leat.DocumentState, error] {
-	const page = 1000
 	return func(yield func(leat.DocumentState, error) bool) {
-		fail := func(err error) {
-			yield(leat.DocumentState{}, fmt.Errorf("elasticsearch index %s: list: %w", x.target, err))
+		for states, err := range x.pages(ctx, prefix) {
+			if err != nil {
+				yield(leat.DocumentState{}, fmt.Errorf("elasticsearch index %s: list: %w", x.target, err))
+				return
+			}
+			for i := range states {
+				if !yield(states[i].state(), nil) {
+					return
+				}
+			}
 		}
+	}
+}
+
+// listed is a state that a search found.
+type listed struct {
+	found
+	stateSource
+}
+
+// pages lists the states that [Index.Documents] does.
+func (x *Index) pages(ctx context.Context, prefix string) iter.Seq2[[]listed, error] {
+	return func(yield func([]listed, error) bool) {
 		if err := x.Refresh(ctx); err != nil {
-			fail(err)
+			yield(nil, err)
 			return
 		}
 		query := term("deleted", false)
@@ -126,21 +228,21 @@ func (x *Index) Documents(ctx context.Context, prefix string) iter.Seq2[leat.Doc
 		for {
 			hits, err := x.search(ctx, path(x.target), body)
 			if err != nil {
-				fail(err)
+				yield(nil, err)
 				return
 			}
-			for _, h := range hits {
-				var s stateSource
-				if err := json.Unmarshal(h.Source, &s); err != nil {
-					fail(err)
+			states := make([]listed, len(hits))
+			for i, h := range hits {
+				states[i].found = h
+				// What something else has written there is told by Inventory.
+				var altered *json.UnmarshalTypeError
+				if err := json.Unmarshal(h.Source, &states[i].stateSource); err != nil && !errors.As(err, &altered) {
+					yield(nil, err)
 					return
 				}
-				if !yield(s.state(), nil) {
-					return
-				}
-				body["search_after"] = []string{s.Document}
+				body["search_after"] = h.Sort
 			}
-			if len(hits) < page {
+			if len(hits) > 0 && !yield(states, nil) || len(hits) < page {
 				return
 			}
 		}
@@ -167,9 +269,9 @@ func (x *Index) Chunks(ctx context.Context, id string) (chunks []leat.Chunk, err
 			ids[i] = address{ID: chunkID(h, d.Version, i), Routing: h}
 		}
 		chunks = make([]leat.Chunk, 0, d.Chunks)
-		err = get(ctx, x, ids, "*", func(_ int, s *chunkSource) {
-			if s != nil {
-				chunks = append(chunks, s.chunk())
+		err = get(ctx, x, ids, "*", func(_ int, r *row[chunkSource]) {
+			if r.Source != nil {
+				chunks = append(chunks, r.Source.chunk())
 			}
 		})
 		if err != nil || len(chunks) == d.Chunks {

@@ -15,7 +15,7 @@ import (
 
 // format is kept in the mapping's _meta. Raise it with any change of what an
 // index holds: there are no migrations, the index is rebuilt from its sources.
-const format = 2
+const format = 3
 
 // How soon searches see a durable change: at once, unless a batch was shown less
 // than showEvery ago; then after refreshInterval at the latest.
@@ -32,8 +32,9 @@ const (
 //     is written with that version as its external version, so that
 //     Elasticsearch itself refuses an older one (I2), and never deleted, since
 //     Elasticsearch forgets the versions of what is deleted after a minute.
-//   - HASH.VERSION.ORDINAL, a chunk: never changed once it is searchable, and
-//     searchable when its version is its document's (I4).
+//   - HASH.VERSION.ORDINAL, a chunk: searchable when its version is its
+//     document's (I4), and from then on only written over with the same, by that
+//     version again.
 //   - HASH.VERSION, a mark: how many parts of a version that waits for its last
 //     one are there.
 //
@@ -122,7 +123,8 @@ func physical(name string, generation int) string { return fmt.Sprintf("%s-g%d",
 
 // create makes the index unless it is there.
 func (x *Index) create(ctx context.Context, cfg Config) (err error) {
-	if x.analysis, err = x.inspect(ctx); err == nil || !errors.Is(err, fs.ErrNotExist) {
+	m, err := x.inspect(ctx, x.target)
+	if x.analysis = m.Analysis; err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	for _, chinese := range []analysis{smartcn, cjk, standard} {
@@ -141,7 +143,8 @@ func (x *Index) create(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("create the index: %w", err)
 	}
-	x.analysis, err = x.inspect(ctx)
+	m, err = x.inspect(ctx, x.target)
+	x.analysis = m.Analysis
 	return err
 }
 
@@ -165,45 +168,29 @@ func (x *Index) template(ctx context.Context, body map[string]any) error {
 	return err
 }
 
-// point makes the alias lead to this index, unless it leads somewhere.
-func (x *Index) point(ctx context.Context) error {
-	err := x.call(ctx, http.MethodGet, path("_alias", x.name), nil, nil)
-	var r *refusal
-	if err == nil || !errors.As(err, &r) || r.Status != http.StatusNotFound {
-		return err
-	}
-	err = x.call(ctx, http.MethodPut, path(x.target, "_alias", x.name), nil, nil)
-	if is(err, "invalid_alias_name_exception") {
-		return leat.Hint(err, "there is an index of the name %q: remove it, or give the pipeline another name", x.name)
-	}
-	return err
-}
-
-// inspect returns how the index cuts Chinese; fs.ErrNotExist where it is not
-// there and leat.ErrMismatch where it is not one of this program's.
-func (x *Index) inspect(ctx context.Context) (analysis, error) {
-	var m meta
+// inspect returns what an index says of itself. It fails with fs.ErrNotExist
+// where it is not there and leat.ErrMismatch where it is not one of this program's.
+func (c *client) inspect(ctx context.Context, index string) (meta, error) {
 	var found map[string]struct {
 		Mappings struct {
 			Meta struct{ Leat meta } `json:"_meta"`
 		}
 	}
-	err := x.call(ctx, http.MethodGet, path(x.target, "_mapping"), nil, &found)
+	err := c.call(ctx, http.MethodGet, path(index, "_mapping"), nil, &found)
 	switch {
 	case is(err, "index_not_found_exception"):
-		return "", fmt.Errorf("no index %s: %w", x.target, fs.ErrNotExist)
+		return meta{}, fmt.Errorf("no index %s: %w", index, fs.ErrNotExist)
 	case err != nil:
-		return "", err
-	case len(found) != 1:
-		return "", leat.Hint(fmt.Errorf("the alias %s leads to %d indices, not 1: %w", x.target, len(found), leat.ErrMismatch),
-			"remove it from all but one")
+		return meta{}, err
 	}
-	for name, index := range found {
-		m = index.Mappings.Meta.Leat
-		if m.Format != format {
-			return "", leat.Hint(fmt.Errorf("index %s has the format %d, this program reads %d: %w", name, m.Format, format, leat.ErrMismatch),
-				"use the leat that wrote it, or remove it and run `leat reindex` to build it again")
-		}
+	entry, there := found[index]
+	if !there {
+		return meta{}, leat.Hint(fmt.Errorf("%s is an alias, not an index: %w", index, leat.ErrMismatch), "remove the alias, or give the pipeline another name")
 	}
-	return m.Analysis, nil
+	m := entry.Mappings.Meta.Leat
+	if m.Format != format {
+		return m, leat.Hint(fmt.Errorf("index %s has the format %d, this program reads %d: %w", index, m.Format, format, leat.ErrMismatch),
+			"use the leat that wrote it, or remove it and run `leat reindex` to build it again")
+	}
+	return m, nil
 }

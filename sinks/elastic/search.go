@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"time"
 
 	"leat"
 )
@@ -35,20 +34,15 @@ func (x *Index) SearchText(ctx context.Context, query string, limit int) (matche
 			err = fmt.Errorf("elasticsearch index %s: search text: %w", x.target, err)
 		}
 	}()
-	var pit struct{ ID string }
-	at := path(x.target, "_pit") + "?keep_alive=1m&preference=" + x.session
-	if err := x.call(ctx, http.MethodPost, at, nil, &pit); err != nil {
+	snapshot, err := x.freeze(ctx)
+	if err != nil {
 		return nil, err
 	}
-	defer func() { // else it is kept for a minute
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer cancel()
-		_ = x.call(ctx, http.MethodDelete, "/_pit", map[string]string{"id": pit.ID}, nil)
-	}()
-	snapshot := map[string]string{"id": pit.ID}
+	defer x.forget(ctx, snapshot)
 	states := map[string]*fields{}
 	// Versions that are not the one held are found as well: those that wait for
-	// their last part, and leftovers. They are left out in a second search.
+	// their last part, and leftovers. They are left out in a second search, as
+	// what others have put there.
 	var not []any
 	left := map[string]bool{}
 	for {
@@ -65,12 +59,12 @@ func (x *Index) SearchText(ctx context.Context, query string, limit int) (matche
 		matches = matches[:0]
 		again := false
 		for _, h := range hits {
-			document, version, err := parseID(h.ID)
-			if err != nil {
-				return nil, err
-			}
+			document, version, _, ok := parseID(h.ID)
 			s := states[document]
 			switch key := markID(document, version); {
+			case !ok || len(h.Fields.Chunk) == 0 || len(h.Fields.Start) == 0:
+				again = true
+				not = append(not, map[string]any{"ids": map[string]any{"values": []string{h.ID}}})
 			case s != nil && s.Version[0] == version:
 				matches = append(matches, leat.Match{Document: decodeID(s.Document[0]), Version: version,
 					Chunk: h.Fields.Chunk[0], Start: h.Fields.Start[0], Score: h.Score})
@@ -107,7 +101,7 @@ func (x *Index) words(query string) any {
 }
 
 // states adds what the snapshot holds of the documents that were found.
-func (x *Index) states(ctx context.Context, snapshot any, hits []found, states map[string]*fields) error {
+func (x *Index) states(ctx context.Context, snapshot *snapshot, hits []found, states map[string]*fields) error {
 	var ids []string
 	for _, h := range hits {
 		document, _, _ := strings.Cut(h.ID, ".")
@@ -124,7 +118,9 @@ func (x *Index) states(ctx context.Context, snapshot any, hits []found, states m
 		"query": map[string]any{"ids": map[string]any{"values": ids}}, "sort": []string{"_doc"},
 	})
 	for _, h := range all {
-		states[h.ID] = &h.Fields
+		if len(h.Fields.Document) > 0 && len(h.Fields.Version) > 0 {
+			states[h.ID] = &h.Fields
+		}
 	}
 	return err
 }
@@ -187,9 +183,9 @@ func (x *Index) hits(ctx context.Context, matches []leat.Match, hits []*leat.Hit
 				states[f.ID] = s
 				continue
 			}
-			h, version, err := parseID(f.ID)
-			if err != nil {
-				return false, err
+			h, version, _, ok := parseID(f.ID)
+			if !ok {
+				continue
 			}
 			ch := &chunkSource{}
 			if err := json.Unmarshal(f.Source, ch); err != nil {

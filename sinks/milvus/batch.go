@@ -1,14 +1,12 @@
 package milvus
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
 	"math"
+	"slices"
 	"time"
-
-	"github.com/milvus-io/milvus/client/v2/column"
 
 	"leat"
 )
@@ -17,8 +15,10 @@ import (
 // is to be done.
 type batch struct {
 	*Index
-	now  time.Time
-	docs map[int64][]*document // by hash: two ids may share one
+	now   time.Time
+	again bool                  // a revision of it is
+	docs  map[int64][]*document // by hash: two ids may share one
+	of    []*document           // by revision
 }
 
 // document is one document of a batch.
@@ -26,33 +26,42 @@ type document struct {
 	id, escaped, name string
 	hash              int64
 	until             uint64 // the highest version of which the batch has the last part
+	again             bool   // to be written again, or a part of it
 
-	held   uint64                 // the highest version that has a state, or gets one
-	known  bool                   // there is one
-	states []state                // all that the store has
-	parts  map[uint64]map[int]int // how many chunks a version has up to the end of a part, by version and part
-	listed []string               // keys of chunks in the store of versions before until
+	held        uint64                // the highest version that has a state, or gets one
+	known       bool                  // there is one
+	heldBefore  uint64                // without this batch
+	knownBefore bool                  // the same of known
+	states      []state               // all that the store has
+	parts       map[run]map[int]state // by number
+	listed      []string              // keys of chunks in the store of versions before until; all where again
 
-	rows     map[uint64]map[string]chunkRow // planned, by version and key
-	newState map[uint64]map[string]state    // planned, by version and key
+	rows      map[uint64]map[string]chunkRow // planned, by version and key
+	newState  map[uint64]map[string]state    // planned, by version and key
+	rewritten map[uint64][]span              // places of versions that are written again
 }
 
-// chunkRow is a row of the chunks collection.
-type chunkRow struct {
-	doc     *document
+// run is a version in parts. Where it is held and is written again that is
+// another run, for it may be cut in another way.
+type run struct {
 	version uint64
-	chunk   *leat.Chunk
-	heading string
+	again   bool
 }
 
-const maxChunkID = 64
+// span is places of chunks, from one up to below another; the last has no end.
+type span struct{ from, to int }
 
 func (x *Index) newBatch(revisions []leat.Revision) *batch {
-	b := &batch{Index: x, docs: map[int64][]*document{}, now: time.Now()}
+	b := &batch{Index: x, docs: map[int64][]*document{}, now: time.Now(), of: make([]*document, len(revisions))}
 	for i := range revisions {
-		if d := b.document(revisions[i].Document); revisions[i].Last {
-			d.until = max(d.until, min(revisions[i].Version, math.MaxInt64))
+		r := &revisions[i]
+		d := b.document(r.Document)
+		b.of[i] = d
+		if r.Last {
+			d.until = max(d.until, min(r.Version, math.MaxInt64))
 		}
+		d.again = d.again || r.Again
+		b.again = b.again || r.Again
 	}
 	return b
 }
@@ -65,8 +74,8 @@ func (b *batch) document(id string) *document {
 		}
 	}
 	d := &document{
-		id: id, escaped: escape(id), name: name, hash: hash, parts: map[uint64]map[int]int{},
-		rows: map[uint64]map[string]chunkRow{}, newState: map[uint64]map[string]state{},
+		id: id, escaped: escape(id), name: name, hash: hash, parts: map[run]map[int]state{},
+		rows: map[uint64]map[string]chunkRow{}, newState: map[uint64]map[string]state{}, rewritten: map[uint64][]span{},
 	}
 	b.docs[hash] = append(b.docs[hash], d)
 	return d
@@ -86,68 +95,108 @@ func (b *batch) documents() iter.Seq[*document] {
 
 // hold takes a state into account, one that is there or is to be written.
 func (d *document) hold(s state) {
-	switch {
-	case s.part < 0 && (!d.known || s.Version > d.held):
-		d.held, d.known = s.Version, true
-	case s.part >= 0 && d.parts[s.Version] == nil:
-		d.parts[s.Version] = map[int]int{s.part: s.Chunks}
-	case s.part >= 0:
-		d.parts[s.Version][s.part] = s.Chunks
+	if s.part < 0 {
+		d.raise(s.Version)
+		return
+	}
+	of := run{s.Version, s.again}
+	if d.parts[of] == nil {
+		d.parts[of] = map[int]state{}
+	}
+	d.parts[of][s.part] = s
+}
+
+func (d *document) raise(version uint64) {
+	if !d.known || version > d.held {
+		d.held, d.known = version, true
 	}
 }
 
-// plan decides what becomes of each revision.
-func (b *batch) plan(revisions []leat.Revision) ([]leat.Outcome, error) {
-	out := make([]leat.Outcome, len(revisions))
+// plan decides what is to be written of each revision.
+func (b *batch) plan(revisions []leat.Revision) error {
+	for d := range b.documents() {
+		d.heldBefore, d.knownBefore = d.held, d.known
+	}
 	for i := range revisions {
 		r := &revisions[i]
-		var err error
-		if out[i], err = b.planOne(r); err != nil {
-			return nil, fmt.Errorf("%s: %s version %d: %w", b.db.at, r.Document, r.Version, err)
+		if err := b.planOne(b.of[i], r); err != nil {
+			return fmt.Errorf("%s: %s version %d: %w", b.db.at, r.Document, r.Version, err)
 		}
 	}
-	return out, nil
+	return nil
 }
 
-func (b *batch) planOne(r *leat.Revision) (leat.Outcome, error) {
-	d := b.document(r.Document)
+func (b *batch) planOne(d *document, r *leat.Revision) error {
 	switch {
 	case r.Version > math.MaxInt64:
-		return 0, leat.Permanent(errors.New("the version is past 1<<63-1"))
+		return leat.Permanent(errors.New("the version is past 1<<63-1"))
 	case len(d.escaped)+longestStateTail > maxVarChar:
-		return 0, leat.Permanent(leat.Hint(fmt.Errorf("an id of %d bytes, escaped: %w", len(d.escaped), leat.ErrTooLarge),
+		return leat.Permanent(leat.Hint(fmt.Errorf("an id of %d bytes, escaped: %w", len(d.escaped), leat.ErrTooLarge),
 			"Milvus holds ids of up to %d bytes: shorten the key or path", maxVarChar-longestStateTail))
 	case len(r.Tag) > maxVarChar:
-		return 0, leat.Permanent(fmt.Errorf("a tag of %d bytes: %w", len(r.Tag), leat.ErrTooLarge))
+		return leat.Permanent(fmt.Errorf("a tag of %d bytes: %w", len(r.Tag), leat.ErrTooLarge))
 	case d.known && d.held > r.Version:
-		return leat.Superseded, nil // I2
-	case d.known && d.held == r.Version:
-		return leat.Applied, nil // a replay: versions are never used twice
+		return nil // I2
+	case d.known && d.held == r.Version && !r.Again:
+		return nil // a replay: versions are never used twice
 	}
-	before := 0
+	again := r.Again && d.known && d.held == r.Version
+	var before state
 	if r.Part > 0 {
 		var ok bool
-		if before, ok = d.parts[r.Version][r.Part-1]; !ok {
-			return 0, leat.Permanent(leat.Hint(fmt.Errorf("part %d came without the one before it", r.Part),
+		before, ok = d.parts[run{r.Version, again}][r.Part-1]
+		switch {
+		case !ok && again:
+			return nil // a replay: it has been written again to its end
+		case !ok:
+			return leat.Permanent(leat.Hint(fmt.Errorf("part %d came without the one before it", r.Part),
 				"the store was replaced while parts were under way: touch the document at its source or run `leat reindex`"))
 		}
 	}
-	if err := b.planChunks(d, r); err != nil {
-		return 0, err
-	}
-	s := state{hash: d.hash, part: -1, key: stateKey(d.escaped, r.Version), DocumentState: leat.DocumentState{
+	s := state{hash: d.hash, part: -1, key: stateKey(d.escaped, r.Version), end: before.end, digest: before.digest, DocumentState: leat.DocumentState{
 		ID: r.Document, Version: r.Version, Deleted: r.Deleted, Tag: r.Tag, Title: r.Title,
-		Chunks: before + len(r.Chunks), Applied: b.now,
+		Chunks: before.Chunks + len(r.Chunks), Applied: b.now,
 	}}
 	if !r.Last {
-		s.part, s.key = r.Part, partKey(d.escaped, r.Version, r.Part)
+		s.part, s.again, s.key = r.Part, again, partKey(d.escaped, r.Version, r.Part, again)
+	}
+	for i := range r.Chunks {
+		s.end = max(s.end, r.Chunks[i].Ordinal+1)
+		s.digest = s.digest.Add(&r.Chunks[i])
+	}
+	if r.Again {
+		d.rewrite(r, before.end, s.end)
+	}
+	if err := b.planChunks(d, r); err != nil {
+		return err
 	}
 	if d.newState[r.Version] == nil {
 		d.newState[r.Version] = map[string]state{}
 	}
 	d.newState[r.Version][s.key] = s
 	d.hold(s)
-	return leat.Applied, nil
+	return nil
+}
+
+// rewrite has nothing remain at the places from one to below another but what
+// the revision brings.
+func (d *document) rewrite(r *leat.Revision, from, to int) {
+	if r.Last {
+		to = math.MaxInt
+	}
+	d.rewritten[r.Version] = append(d.rewritten[r.Version], span{from, to})
+	for key, row := range d.rows[r.Version] { // of this batch
+		if o := row.chunk.Ordinal; from <= o && o < to {
+			delete(d.rows[r.Version], key)
+		}
+	}
+}
+
+// surplus reports whether the chunk stands where its version is written again,
+// and is not part of that.
+func (d *document) surplus(key string, version uint64, ordinal int) bool {
+	_, planned := d.rows[version][key]
+	return !planned && slices.ContainsFunc(d.rewritten[version], func(s span) bool { return s.from <= ordinal && ordinal < s.to })
 }
 
 func (b *batch) planChunks(d *document, r *leat.Revision) error {
@@ -159,48 +208,14 @@ func (b *batch) planChunks(d *document, r *leat.Revision) error {
 		if err := b.checkChunk(ch); err != nil {
 			return fmt.Errorf("chunk %d: %w", ch.Ordinal, err)
 		}
-		row := chunkRow{doc: d, version: r.Version, chunk: ch}
-		if len(ch.Heading) > 0 {
-			h, err := headings(ch.Heading)
-			if err != nil {
-				return err
-			}
-			row.heading = h
+		h, err := headings(ch.Heading)
+		if err != nil {
+			return err
 		}
-		d.rows[r.Version][chunkKey(d.name, r.Version, ch.Ordinal)] = row
+		key := chunkKey(d.name, r.Version, ch.Ordinal)
+		d.rows[r.Version][key] = chunkRow{key: key, hash: d.hash, document: d.escaped, version: r.Version, chunk: ch, heading: h}
 	}
 	return nil
-}
-
-func (b *batch) checkChunk(ch *leat.Chunk) error {
-	if len(ch.Vector) != b.model.Dimension {
-		return leat.Hint(fmt.Errorf("a vector of %d dimensions, not of %d: %w", len(ch.Vector), b.model.Dimension, leat.ErrMismatch),
-			"run `leat reindex` to embed everything with one model")
-	}
-	var norm float64
-	for _, v := range ch.Vector {
-		norm += float64(v) * float64(v)
-	}
-	switch {
-	case !(math.Abs(norm-1) < 0.01): // NaN too
-		return leat.Permanent(fmt.Errorf("a vector of length %g, not 1", math.Sqrt(norm)))
-	case len(ch.ID) > maxChunkID:
-		return leat.Permanent(fmt.Errorf("an id of %d bytes: %w", len(ch.ID), leat.ErrTooLarge))
-	case ch.Ordinal < 0 || ch.Ordinal > math.MaxInt32:
-		return leat.Permanent(errors.New("its number is not between 0 and 1<<31-1"))
-	}
-	return nil
-}
-
-// headings as JSON. Where they are longer than a field holds, the outermost
-// are left out: they only tell people where a chunk stands.
-func headings(h []string) (string, error) {
-	for ; ; h = h[1:] {
-		j, err := json.Marshal(h)
-		if err != nil || len(j) <= maxVarChar {
-			return string(j), err
-		}
-	}
 }
 
 // toWrite returns what was planned and is not superseded in the batch itself.
@@ -216,7 +231,7 @@ func (b *batch) toWrite() (rows []chunkRow, states []state) {
 		}
 		for version, planned := range d.newState {
 			for _, s := range planned {
-				if !d.known || version > d.held || version == d.held && s.part < 0 {
+				if !d.known || version > d.held || version == d.held && (s.part < 0 || d.waits(s)) {
 					states = append(states, s)
 				}
 			}
@@ -225,42 +240,68 @@ func (b *batch) toWrite() (rows []chunkRow, states []state) {
 	return rows, states
 }
 
-func (r chunkRow) size() int {
-	return 4*len(r.chunk.Vector) + len(r.doc.escaped) + len(r.heading) + 200
+// waits reports whether a part of the held version waits for the last one that
+// is written again.
+func (d *document) waits(part state) bool {
+	return part.again && !slices.ContainsFunc(d.rewritten[part.Version], func(s span) bool { return s.to == math.MaxInt })
 }
 
-func chunkColumns(rows []chunkRow, dimension int) []column.Column {
-	n := len(rows)
-	numbers := func(of func(chunkRow) int64) []int64 {
-		out := make([]int64, n)
-		for i, r := range rows {
-			out[i] = of(r)
+// outcomes of the revisions where the store holds what it does without them.
+func (b *batch) outcomes(revisions []leat.Revision) []leat.Outcome {
+	out := make([]leat.Outcome, len(revisions))
+	for i, d := range b.of {
+		switch r := &revisions[i]; {
+		case d.known && d.held > r.Version:
+			out[i] = leat.Superseded // I2
+		case r.Last:
+			d.raise(r.Version)
 		}
-		return out
 	}
-	texts := func(of func(chunkRow) string) []string {
-		out := make([]string, n)
-		for i, r := range rows {
-			out[i] = of(r)
+	return out
+}
+
+// removal is what is to be removed from the store, by key.
+type removal struct{ chunks, states []string }
+
+// superseded is what the held versions supersede: the chunks of versions that
+// have a state, those that were listed, and further ones of a version that was
+// written again. It leaves out the keys that are gone, and adds its own to them.
+func (b *batch) superseded(gone map[string]bool) (r removal) {
+	for d := range b.documents() {
+		if !d.known {
+			continue
 		}
-		return out
+		stale := map[uint64]int{} // the places of each superseded version's chunks end before
+		for _, s := range d.states {
+			if gone[s.key] {
+				continue
+			}
+			if s.Version < d.held {
+				stale[s.Version] = max(stale[s.Version], s.end)
+			}
+			if s.Version < d.held || s.Version == d.held && s.part >= 0 && !d.waits(s) {
+				r.states = append(r.states, s.key)
+			}
+		}
+		for version, n := range stale {
+			for ordinal := range n {
+				r.chunks = append(r.chunks, chunkKey(d.name, version, ordinal))
+			}
+		}
+		for _, key := range d.listed {
+			_, version, ordinal, _ := parseChunkKey(key)
+			if gone[key] {
+				continue
+			}
+			if version < d.held && ordinal >= stale[version] || version == d.held && d.surplus(key, version, ordinal) {
+				r.chunks = append(r.chunks, key)
+			}
+		}
 	}
-	vectors := make([][]float32, n)
-	for i, r := range rows {
-		vectors[i] = r.chunk.Vector
+	for _, keys := range [][]string{r.chunks, r.states} {
+		for _, key := range keys {
+			gone[key] = true
+		}
 	}
-	return []column.Column{
-		column.NewColumnVarChar(keyField, texts(func(r chunkRow) string { return chunkKey(r.doc.name, r.version, r.chunk.Ordinal) })),
-		column.NewColumnInt64(hashField, numbers(func(r chunkRow) int64 { return r.doc.hash })),
-		column.NewColumnVarChar("document", texts(func(r chunkRow) string { return r.doc.escaped })),
-		column.NewColumnInt64("version", numbers(func(r chunkRow) int64 { return int64(r.version) })),
-		column.NewColumnInt64("ordinal", numbers(func(r chunkRow) int64 { return int64(r.chunk.Ordinal) })),
-		column.NewColumnVarChar("chunk", texts(func(r chunkRow) string { return r.chunk.ID })),
-		column.NewColumnInt64("start", numbers(func(r chunkRow) int64 { return r.chunk.Start })),
-		column.NewColumnInt64("end", numbers(func(r chunkRow) int64 { return r.chunk.End })),
-		column.NewColumnInt64("tokens", numbers(func(r chunkRow) int64 { return int64(r.chunk.Tokens) })),
-		column.NewColumnInt64("page", numbers(func(r chunkRow) int64 { return int64(r.chunk.Page) })),
-		column.NewColumnVarChar("heading", texts(func(r chunkRow) string { return r.heading })),
-		column.NewColumnFloatVector(vectorField, dimension, vectors),
-	}
+	return r
 }

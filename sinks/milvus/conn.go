@@ -6,8 +6,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -236,14 +238,34 @@ func (r rows) number(field string, i int) int64 {
 	return r.fields[field].GetScalars().GetLongData().GetData()[i]
 }
 
+// vector of the i-th row.
+func (r rows) vector(i int) []float32 {
+	v := r.fields[vectorField].GetVectors()
+	n := int(v.GetDim())
+	return v.GetFloatVector().GetData()[i*n : (i+1)*n]
+}
+
 func (r rows) flag(field string, i int) bool {
 	return r.fields[field].GetScalars().GetBoolData().GetData()[i]
 }
 
 // query reads fields of the rows that the filter matches, in ascending order
-// of their keys where there is a limit, as of ts or later. Rows that are there
-// twice count for the limit and come once: only no row means the end.
+// of their keys where there is a limit, as of ts or later. See more for an
+// answer below the limit.
 func (c *conn) query(ctx context.Context, collection, filter string, ts uint64, limit int, fields ...string) (found rows, err error) {
+	err = c.call(ctx, "read", func(ctx context.Context) error {
+		found, err = c.queryOnce(ctx, collection, filter, ts, limit, fields...)
+		return err
+	})
+	return found, err
+}
+
+// more reports whether rows may follow an answer of n: rows that are there
+// twice, in a segment and in what it is made from, count for the limit and come
+// once.
+func more(n, limit int) bool { return n >= limit/2 }
+
+func (c *conn) queryOnce(ctx context.Context, collection, filter string, ts uint64, limit int, fields ...string) (rows, error) {
 	opt := milvusclient.NewQueryOption(collection).WithFilter(filter).WithOutputFields(fields...)
 	if limit > 0 {
 		opt = opt.WithLimit(limit)
@@ -253,21 +275,17 @@ func (c *conn) query(ctx context.Context, collection, filter string, ts uint64, 
 		return rows{}, err
 	}
 	req.UseDefaultConsistency, req.ConsistencyLevel, req.GuaranteeTimestamp = false, commonpb.ConsistencyLevel_Customized, ts
-	err = c.call(ctx, "read", func(ctx context.Context) error {
-		r, err := c.client.GetService().Query(ctx, req)
-		if err := merr.CheckRPCCall(r, err); err != nil {
-			return err
+	r, err := c.client.GetService().Query(ctx, req)
+	if err := merr.CheckRPCCall(r, err); err != nil {
+		return rows{}, err
+	}
+	n := 0
+	for _, f := range r.GetFieldsData() {
+		if f.GetFieldName() == keyField {
+			n = len(f.GetScalars().GetStringData().GetData())
 		}
-		n := 0
-		for _, f := range r.GetFieldsData() {
-			if f.GetFieldName() == keyField {
-				n = len(f.GetScalars().GetStringData().GetData())
-			}
-		}
-		found = newRows(r.GetFieldsData(), n)
-		return nil
-	})
-	return found, err
+	}
+	return newRows(r.GetFieldsData(), n), nil
 }
 
 // nearest reads fields of the k rows nearest to the vector that the filter
@@ -304,20 +322,35 @@ func (c *conn) upsert(ctx context.Context, collection string, columns []column.C
 func (c *conn) remove(ctx context.Context, collection string, keys []string) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(writers)
-	for len(keys) > 0 {
-		n, size := 0, 0
-		for n < len(keys) && n < batchRows && size < batchKeyBytes {
-			size += len(keys[n])
-			n++
-		}
-		filter := keyField + ` in ["` + strings.Join(keys[:n], `","`) + `"]`
+	for part := range keysIn(keys) {
 		g.Go(func() error {
 			return c.call(ctx, "delete", func(ctx context.Context) error {
-				_, err := c.client.Delete(ctx, milvusclient.NewDeleteOption(collection).WithExpr(filter))
+				_, err := c.client.Delete(ctx, milvusclient.NewDeleteOption(collection).WithExpr(part))
 				return err
 			})
 		})
-		keys = keys[n:]
 	}
 	return g.Wait()
+}
+
+// keysIn gives the filters for rows with the keys, each of which one call may carry.
+func keysIn(keys []string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for len(keys) > 0 {
+			var f strings.Builder
+			f.WriteString(keyField + " in [")
+			n := 0
+			for ; n < len(keys) && n < batchRows && f.Len() < batchKeyBytes; n++ {
+				if n > 0 {
+					f.WriteByte(',')
+				}
+				f.WriteString(strconv.Quote(keys[n]))
+			}
+			f.WriteByte(']')
+			if !yield(f.String()) {
+				return
+			}
+			keys = keys[n:]
+		}
+	}
 }

@@ -349,7 +349,7 @@ func TestUnreachable(t *testing.T) {
 	began := time.Now()
 	_, err = x.Apply(t.Context(), []leat.Revision{revision("d", 1, 1)})
 	_, searched := x.SearchVector(t.Context(), make([]float32, sinktest.Dimension), 1)
-	_, opened := OpenReader(t.Context(), Config{Address: srv.Addr()}, "down", discard)
+	_, opened := OpenReader(t.Context(), Config{Address: srv.Addr()}, "down", 1, discard)
 	for what, err := range map[string]error{"Apply": err, "SearchVector": searched, "Check": x.Check(t.Context()), "OpenReader": opened} {
 		if err == nil || leat.HintOf(err) == "" || leat.IsPermanent(err) || !strings.Contains(err.Error(), srv.Addr()) {
 			t.Errorf("%s of a server that is down: %v (%s)", what, err, leat.HintOf(err))

@@ -67,27 +67,31 @@ func stateKey(escaped string, version uint64) string {
 	return fmt.Sprintf("%s %016x", escaped, version)
 }
 
-func partKey(escaped string, version uint64, part int) string {
-	return fmt.Sprintf("%s+%08x", stateKey(escaped, version), part)
+func partKey(escaped string, version uint64, part int, again bool) string {
+	mark := '+'
+	if again {
+		mark = '*'
+	}
+	return fmt.Sprintf("%s%c%08x", stateKey(escaped, version), mark, part)
 }
 
 const longestStateTail = len(" 0123456789abcdef+01234567")
 
-// parseStateKey undoes stateKey and partKey; part is -1 where the key names none.
-func parseStateKey(key string) (escaped string, version uint64, part int, err error) {
+// parseStateKey undoes stateKey and partKey.
+func parseStateKey(key string) (s state, err error) {
 	escaped, tail, _ := strings.Cut(key, " ")
-	v, p, isPart := strings.Cut(tail, "+")
-	if version, err = strconv.ParseUint(v, 16, 64); err != nil {
-		return "", 0, 0, fmt.Errorf("the key %q is not of a state: %w", key, err)
+	s.key, s.ID, s.part = key, unescape(escaped), -1
+	if i := strings.IndexAny(tail, "+*"); i >= 0 {
+		n, err := strconv.ParseUint(tail[i+1:], 16, 32)
+		if err != nil {
+			return state{}, fmt.Errorf("the key %q is not of a state: %w", key, err)
+		}
+		s.part, s.again, tail = int(n), tail[i] == '*', tail[:i]
 	}
-	if !isPart {
-		return escaped, version, -1, nil
+	if s.Version, err = strconv.ParseUint(tail, 16, 64); err != nil {
+		return state{}, fmt.Errorf("the key %q is not of a state: %w", key, err)
 	}
-	n, err := strconv.ParseUint(p, 16, 32)
-	if err != nil {
-		return "", 0, 0, fmt.Errorf("the key %q is not of a state: %w", key, err)
-	}
-	return escaped, version, int(n), nil
+	return s, nil
 }
 
 // digest of a document's id: a name for keys of chunks (132 bits), and a number
@@ -98,7 +102,8 @@ func digest(id string) (name string, hash int64) {
 }
 
 // A chunk's key: rows of different versions never have the same, so that none
-// is ever overwritten with other content, and those of one version sort by ordinal.
+// is ever overwritten with other content, and those of one version sort by
+// ordinal. A row belongs to the document that its key names.
 func chunkKey(name string, version uint64, ordinal int) string {
 	return fmt.Sprintf("%s/%016x/%08x", name, version, ordinal)
 }
@@ -113,10 +118,10 @@ func parseChunkKey(key string) (name string, version uint64, ordinal int, err er
 		if err == nil {
 			n, err = strconv.ParseUint(key[40:], 16, 32)
 		}
-		ordinal = int(n)
+		name, ordinal = key[:22], int(n)
 	}
-	if len(key) != maxChunkKey || err != nil {
+	if err != nil || key != chunkKey(name, version, ordinal) {
 		return "", 0, 0, fmt.Errorf("the key %q is not of a chunk", key)
 	}
-	return key[:22], version, ordinal, nil
+	return name, version, ordinal, nil
 }

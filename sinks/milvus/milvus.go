@@ -1,11 +1,11 @@
 // Package milvus keeps a vector index in a Milvus server.
 //
 // A pipeline NAME has for its generation N a collection NAME_gN with a row a
-// chunk, which the alias NAME points at, and a collection NAME_gN_documents
-// with a row a document, its state. Milvus has neither transactions nor
-// conditional writes, so nothing is ever overwritten: each version of a
-// document has rows of its own, and the version whose state is the highest is
-// the one that is held. See docs/adr/005-milvus.md.
+// chunk and a collection NAME_gN_documents with a row a document, its state; the
+// alias NAME leads to the chunks of the live generation. Milvus has neither
+// transactions nor conditional writes, so nothing is ever overwritten with other
+// content: each version of a document has rows of its own, and the version whose
+// state is the highest is the one that is held. See docs/adr/005-milvus.md.
 package milvus
 
 import (
@@ -69,20 +69,16 @@ func open(ctx context.Context, cfg Config, name string, generation int, model le
 	return x, nil
 }
 
-// OpenReader opens for reading the index of the pipeline name that its alias
-// points at, and changes nothing. It fails with fs.ErrNotExist where there is
-// none yet.
-func OpenReader(ctx context.Context, cfg Config, name string, log *slog.Logger) (*Index, error) {
+// OpenReader opens generation N of the index of the pipeline name for reading,
+// with the model that is there, and changes nothing. It fails with
+// fs.ErrNotExist where nothing is there yet.
+func OpenReader(ctx context.Context, cfg Config, name string, generation int, log *slog.Logger) (*Index, error) {
 	c, err := dial(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	x := &Index{db: c, log: log, reader: true}
-	x.names.alias = collectionNames(name, 0).alias
-	if x.names.chunks, err = x.resolve(ctx, x.names.alias); err == nil {
-		x.names.documents = x.names.chunks + "_documents"
-		err = x.present(ctx)
-	}
+	x := &Index{db: c, names: collectionNames(name, generation), log: log, reader: true}
+	err = x.present(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = leat.Hint(err, "nothing has been indexed here yet: start `leat run` first")
 	}
@@ -122,6 +118,14 @@ func (x *Index) Check(ctx context.Context) error {
 		return err
 	}
 	return x.present(ctx)
+}
+
+// writable fails for a reader.
+func (x *Index) writable() error {
+	if x.reader {
+		return fmt.Errorf("%s: collection %s is open for reading only", x.db.at, x.names.chunks)
+	}
+	return nil
 }
 
 // closeLimit bounds what Close still does for tidiness.

@@ -58,11 +58,7 @@ func newPool(t testing.TB, addr string, n int) *pool {
 		t.Cleanup(func() {
 			for _, name := range p.free {
 				if err := p.each(name, func(ctx context.Context, x *Index, collection string) error {
-					var err error
-					if collection == x.names.chunks {
-						err = x.db.client.DropAlias(ctx, milvusclient.NewDropAliasOption(x.names.alias))
-					}
-					return errors.Join(err, x.db.client.DropCollection(ctx, milvusclient.NewDropCollectionOption(collection)))
+					return x.db.client.DropCollection(ctx, milvusclient.NewDropCollectionOption(collection))
 				}); err != nil {
 					t.Error(err)
 				}
@@ -103,7 +99,7 @@ func (p *pool) take(t testing.TB) (name string) {
 	}
 	t.Cleanup(func() {
 		if err := p.each(name, func(ctx context.Context, x *Index, collection string) error {
-			_, err := x.db.client.Delete(ctx, milvusclient.NewDeleteOption(collection).WithExpr("hash >= 0"))
+			_, err := x.db.client.Delete(ctx, milvusclient.NewDeleteOption(collection).WithExpr(`id > ""`))
 			return err
 		}); err != nil {
 			t.Error(err)
@@ -123,8 +119,8 @@ func (p *pool) each(name string, do func(ctx context.Context, x *Index, collecti
 	return errors.Join(do(ctx, x, x.names.chunks), do(ctx, x, x.names.documents), x.Close())
 }
 
-// open is what sinktest opens a directory with: a file in it names the index.
-func (p *pool) open(t testing.TB, dir string) leat.VectorIndex {
+// name of the index that belongs to a directory of sinktest: it is in a file there.
+func (p *pool) name(t testing.TB, dir string) string {
 	t.Helper()
 	file := filepath.Join(dir, "name")
 	name, err := os.ReadFile(file)
@@ -135,7 +131,13 @@ func (p *pool) open(t testing.TB, dir string) leat.VectorIndex {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x, err := Open(t.Context(), p.cfg, string(name), 1, testModel, discard)
+	return string(name)
+}
+
+// open is what sinktest opens a directory with.
+func (p *pool) open(t testing.TB, dir string) leat.VectorIndex {
+	t.Helper()
+	x, err := Open(t.Context(), p.cfg, p.name(t, dir), 1, testModel, discard)
 	if err != nil {
 		t.Fatal(err)
 	}

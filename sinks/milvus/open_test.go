@@ -33,7 +33,7 @@ import (
 func TestOpen(t *testing.T) {
 	cfg := Config{Address: testenv.Milvus(t).Addr()}
 	name := fmt.Sprintf("0open-%d", os.Getpid()) // Milvus takes neither a digit first nor a hyphen
-	if _, err := OpenReader(t.Context(), cfg, name, discard); !errors.Is(err, fs.ErrNotExist) || leat.HintOf(err) == "" {
+	if _, err := OpenReader(t.Context(), cfg, name, 1, discard); !errors.Is(err, fs.ErrNotExist) || leat.HintOf(err) == "" {
 		t.Fatalf("a reader where nothing is: %v", err)
 	}
 	if _, err := Open(t.Context(), cfg, name, 1, leat.Model{Name: "none"}, discard); err == nil {
@@ -61,7 +61,7 @@ func TestOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	r, err := OpenReader(t.Context(), cfg, name, discard)
+	r, err := OpenReader(t.Context(), cfg, name, 1, discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,6 +77,9 @@ func TestOpen(t *testing.T) {
 	if _, err := r.Apply(t.Context(), nil); err == nil {
 		t.Error("a reader writes")
 	}
+	if err := r.Discard(t.Context(), nil); err == nil {
+		t.Error("a reader discards")
+	}
 	for what, i := range map[string]*Index{"the writer": x, "the reader": r} {
 		if err := i.Check(t.Context()); err != nil {
 			t.Errorf("%s: %v", what, err)
@@ -90,15 +93,12 @@ func TestOpen(t *testing.T) {
 			t.Errorf("%+v: %v", m, err)
 		}
 	}
-	// Another generation stands beside it; the alias stays.
+	// Another generation stands beside it.
 	next, err := Open(t.Context(), cfg, name, 2, leat.Model{Name: "other", Dimension: 3}, discard)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer next.Close()
-	if to, err := x.resolve(t.Context(), x.names.alias); err != nil || to != x.names.chunks {
-		t.Errorf("the alias points at %s (%v)", to, err)
-	}
 	// A collection that leat did not make, or one that is not loaded.
 	client := x.db.client
 	foreign := collectionNames("foreign", 1)
@@ -192,6 +192,19 @@ func TestSegments(t *testing.T) {
 				t.Fatalf("%+v is found, the version is %d", m, want[m.Document].Version)
 			}
 		}
+		listed := 0 // with vectors as they were written, wherever the server keeps them
+		for h, err := range x.Inventory(t.Context(), "") {
+			var digest leat.ChunkDigest
+			for i := range want[h.ID].Chunks {
+				digest = digest.Add(&want[h.ID].Chunks[i])
+			}
+			if listed++; err != nil || h.Damage != "" || h.Stray != "" || h.Digest != digest || h.Version != want[h.ID].Version {
+				t.Fatalf("%+v, %v", h, err)
+			}
+		}
+		if listed != len(want) {
+			t.Fatalf("%d documents of %d in the inventory", listed, len(want))
+		}
 		return ids
 	}
 	var batch []leat.Revision
@@ -215,7 +228,8 @@ func TestSegments(t *testing.T) {
 // in one answer, in parts, and leaves nothing of the former version.
 func TestLargeDocument(t *testing.T) {
 	p := newPool(t, testenv.Milvus(t).Addr(), 1)
-	x, err := Open(t.Context(), p.cfg, p.take(t), 1, testModel, discard)
+	name := p.take(t)
+	x, err := Open(t.Context(), p.cfg, name, 1, testModel, discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,6 +253,32 @@ func TestLargeDocument(t *testing.T) {
 			t.Fatalf("%d rows of chunks and %d of states are there, not %d and 1", c, s, chunks)
 		}
 	}
+	// Damage is found in it and mended.
+	sound := func() {
+		t.Helper()
+		if damage, strays := inventory(t, x, ""); len(damage)+len(strays) > 0 {
+			t.Fatal(damage, strays)
+		}
+	}
+	sound()
+	v := newVandal(t, p, name)
+	v.remove(t, where("large", 9000))
+	v.alter(t, "large", chunks-1)
+	v.add(t, "large", chunks+7)
+	const wrong = "chunk 9000 is missing; chunk 16999 is altered; chunk 17007 is past the last"
+	if damage, _ := inventory(t, x, ""); damage["large"] != wrong {
+		t.Fatal(damage)
+	}
+	for _, part := range inParts(revision("large", 1, chunks), 3000) {
+		part.Again = true
+		if _, err := x.Apply(t.Context(), []leat.Revision{part}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sound()
+	if c, s := rowCount(t, x, "large"); c != chunks || s != 1 {
+		t.Fatalf("%d rows of chunks and %d of states are there, not %d and 1", c, s, chunks)
+	}
 	// One that is cut short leaves chunks with no state; the next removes them.
 	rows := revision("large", 2, chunks)
 	if err := x.write(t.Context(), planned(t, x, rows), nil); err != nil {
@@ -258,7 +298,7 @@ func planned(t *testing.T, x *Index, r leat.Revision) []chunkRow {
 	t.Helper()
 	revisions := []leat.Revision{r}
 	b := x.newBatch(revisions)
-	if _, err := b.plan(revisions); err != nil {
+	if err := b.plan(revisions); err != nil {
 		t.Fatal(err)
 	}
 	rows, _ := b.toWrite()
@@ -287,7 +327,7 @@ func TestAccess(t *testing.T) {
 	refused := func(what, hint string, cfg Config) {
 		t.Helper()
 		began := time.Now()
-		_, err := OpenReader(t.Context(), cfg, "access", discard)
+		_, err := OpenReader(t.Context(), cfg, "access", 1, discard)
 		if err == nil || !strings.Contains(leat.HintOf(err), hint) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %v (%s)", what, err, leat.HintOf(err))
 		}
@@ -429,10 +469,14 @@ func TestKeys(t *testing.T) {
 			t.Fatalf("%q needs care in an expression", ka)
 		}
 		part := rapid.IntRange(0, 1<<30).Draw(t, "part")
-		for key, want := range map[string]int{ka: -1, partKey(escape(a), va, part): part} {
-			escaped, version, part, err := parseStateKey(key)
-			if err != nil || unescape(escaped) != a || version != va || part != want {
-				t.Fatalf("%q is read as %q %d %d (%v)", key, escaped, version, part, err)
+		for key, want := range map[string]state{
+			ka:                                  {part: -1},
+			partKey(escape(a), va, part, false): {part: part},
+			partKey(escape(a), va, part, true):  {part: part, again: true},
+		} {
+			want.key, want.ID, want.Version = key, a, va
+			if got, err := parseStateKey(key); err != nil || got != want {
+				t.Fatalf("%q is read as %+v (%v)", key, got, err)
 			}
 		}
 		// Ids with a prefix lie between it and what is above all escapes.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"strconv"
-	"strings"
 
 	"github.com/milvus-io/milvus/client/v2/entity"
 	"github.com/milvus-io/milvus/client/v2/index"
@@ -20,13 +19,14 @@ import (
 
 // format of the collections. Raise it with any change of their fields: there
 // are no migrations, the index is rebuilt from its sources.
-const format = 1
+const format = 2
 
 // Fields of both collections, and the vector's. See chunkRow and state for the others.
 const (
-	keyField    = "id"
-	hashField   = "hash"
-	vectorField = "vector"
+	keyField      = "id"
+	hashField     = "hash"
+	vectorField   = "vector"
+	checksumField = "checksum" // of chunks only
 )
 
 // The graph of the vector index, and how far a search looks in it for k
@@ -43,18 +43,6 @@ const (
 type description struct {
 	Format int        `json:"leat"`
 	Model  leat.Model `json:"model"`
-}
-
-// names of the collections of an index. Milvus takes letters, digits and
-// underscores, a letter or underscore first.
-type names struct{ alias, chunks, documents string }
-
-func collectionNames(name string, generation int) names {
-	alias := strings.ReplaceAll(name, "-", "_")
-	if alias != "" && alias[0] >= '0' && alias[0] <= '9' {
-		alias = "_" + alias
-	}
-	return names{alias, fmt.Sprintf("%s_g%d", alias, generation), fmt.Sprintf("%s_g%d_documents", alias, generation)}
 }
 
 func text(name string, most int) *entity.Field {
@@ -76,7 +64,8 @@ func (x *Index) schema(collection string) *entity.Schema {
 		s.WithField(text(keyField, maxChunkKey).WithIsPrimaryKey(true))
 		for _, f := range []*entity.Field{
 			number(hashField), text("document", maxVarChar), number("version"), number("ordinal"), text("chunk", maxChunkID),
-			number("start"), number("end"), number("tokens"), number("page"), text("heading", maxVarChar), vectors(x.model.Dimension),
+			number("start"), number("end"), number("tokens"), number("page"), text("heading", maxVarChar), number(checksumField),
+			vectors(x.model.Dimension),
 		} {
 			s.WithField(f)
 		}
@@ -85,7 +74,7 @@ func (x *Index) schema(collection string) *entity.Schema {
 	s.WithField(text(keyField, maxVarChar).WithIsPrimaryKey(true))
 	for _, f := range []*entity.Field{
 		number(hashField), number("version"), entity.NewField().WithName("deleted").WithDataType(entity.FieldTypeBool),
-		text("tag", maxVarChar), text("title", maxVarChar), number("chunks"), number("applied"),
+		text("tag", maxVarChar), text("title", maxVarChar), number("chunks"), number("end"), number("digest"), number("applied"),
 		vectors(2), // a collection must have one
 	} {
 		s.WithField(f)
@@ -94,9 +83,9 @@ func (x *Index) schema(collection string) *entity.Schema {
 }
 
 // prepare makes the collections with their indexes where they are missing,
-// each step also where an earlier try got no further, and has them loaded. The
-// alias comes last: who finds it finds all. It fails with leat.ErrMismatch,
-// before anything is changed, where they hold vectors of another model.
+// each step also where an earlier try got no further, and has them loaded. It
+// fails with leat.ErrMismatch, before anything is changed, where they hold
+// vectors of another model.
 func (x *Index) prepare(ctx context.Context) error {
 	there := map[string]bool{x.names.documents: true, x.names.chunks: true}
 	for name := range there {
@@ -118,22 +107,7 @@ func (x *Index) prepare(ctx context.Context) error {
 			return x.prepareCollection(gctx, name)
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	_, err := x.resolve(ctx, x.names.alias)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return err // it may point at another generation, and then stays there
-	}
-	return x.db.call(ctx, "create alias "+x.names.alias, func(ctx context.Context) error {
-		err := x.db.client.CreateAlias(ctx, milvusclient.NewCreateAliasOption(x.names.chunks, x.names.alias))
-		if err != nil {
-			if _, there := x.resolve(ctx, x.names.alias); there == nil {
-				return nil // another process was faster
-			}
-		}
-		return err
-	})
+	return g.Wait()
 }
 
 func (x *Index) create(ctx context.Context, name string) error {
@@ -248,23 +222,4 @@ func (x *Index) metric(ctx context.Context, name, field string) (metric string, 
 		return err
 	})
 	return metric, err
-}
-
-// resolve returns the collection that an alias points at, fs.ErrNotExist
-// where there is none. It asks the coordinator: after an alias has moved,
-// searches through it may go to the former collection for long, so leat itself
-// reads by the collections' names.
-func (x *Index) resolve(ctx context.Context, alias string) (collection string, err error) {
-	err = x.db.call(ctx, "describe alias "+alias, func(ctx context.Context) error {
-		a, err := x.db.client.DescribeAlias(ctx, milvusclient.NewDescribeAliasOption(alias))
-		if errors.Is(err, merr.ErrAliasNotFound) {
-			return fmt.Errorf("no index %s: %w", alias, fs.ErrNotExist)
-		}
-		if err != nil {
-			return err
-		}
-		collection = a.CollectionName
-		return nil
-	})
-	return collection, err
 }

@@ -72,7 +72,7 @@ func (x *Index) current(ctx context.Context, vector []float32, limit int, found 
 	for _, m := range found {
 		ids[m.Document] = true
 	}
-	held, err := x.held(ctx, keys(ids), ts)
+	held, err := x.held(ctx, keys(ids), ts, briefFields)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +115,7 @@ func (x *Index) current(ctx context.Context, vector []float32, limit int, found 
 		if ts, err = x.db.now(ctx); err != nil {
 			return nil, err
 		}
-		newer, err := x.held(ctx, keys(ids), ts)
+		newer, err := x.held(ctx, keys(ids), ts, briefFields)
 		if err != nil {
 			return nil, err
 		}

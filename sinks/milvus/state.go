@@ -18,13 +18,16 @@ import (
 // state is a row of the documents collection: that a document was at a version
 // (part is -1), or that a part of a version that waits for its last is there.
 type state struct {
-	key  string
-	hash int64
-	part int
+	key   string
+	hash  int64
+	part  int
+	again bool // the part is of a version that was held already
 	leat.DocumentState
+	end    int              // the places of its chunks end before; there may be fewer chunks
+	digest leat.ChunkDigest // of them
 }
 
-func (s state) size() int { return len(s.key) + len(s.Tag) + len(s.Title) + 100 }
+func (s *state) size() int { return len(s.key) + len(s.Tag) + len(s.Title) + 100 }
 
 // A collection must have a vector in each row.
 var noVector = []float32{0, 0}
@@ -33,33 +36,35 @@ func stateColumns(states []state) []column.Column {
 	n := len(states)
 	keys, tags, titles := make([]string, n), make([]string, n), make([]string, n)
 	hashes, versions, chunks, applied := make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
+	ends, digests := make([]int64, n), make([]int64, n)
 	deleted := make([]bool, n)
 	for i, s := range states {
 		keys[i], tags[i], titles[i] = s.key, cut(s.Tag), cut(s.Title)
 		hashes[i], versions[i], chunks[i], applied[i] = s.hash, int64(s.Version), int64(s.Chunks), s.Applied.UnixMilli()
-		deleted[i] = s.Deleted
+		deleted[i], ends[i], digests[i] = s.Deleted, int64(s.end), int64(s.digest)
 	}
 	return []column.Column{
 		column.NewColumnVarChar(keyField, keys), column.NewColumnInt64(hashField, hashes), column.NewColumnInt64("version", versions),
 		column.NewColumnBool("deleted", deleted), column.NewColumnVarChar("tag", tags), column.NewColumnVarChar("title", titles),
-		column.NewColumnInt64("chunks", chunks), column.NewColumnInt64("applied", applied),
+		column.NewColumnInt64("chunks", chunks), column.NewColumnInt64("end", ends), column.NewColumnInt64("digest", digests),
+		column.NewColumnInt64("applied", applied),
 		column.NewColumnFloatVector(vectorField, len(noVector), slices.Repeat([][]float32{noVector}, n)),
 	}
 }
 
-// What of a state is read: whether it is there and how large it is, or all.
+// What of a state is read: what tells of its chunks, or all.
 var (
-	briefFields = []string{keyField, hashField, "deleted", "chunks"}
+	briefFields = []string{keyField, hashField, "deleted", "chunks", "end", "digest"}
 	stateFields = append(slices.Clone(briefFields), "tag", "title", "applied")
 )
 
-func (x *Index) parseState(r rows, i int) (s state, err error) {
-	s.key, s.hash = r.text(keyField, i), r.number(hashField, i)
-	var escaped string
-	if escaped, s.Version, s.part, err = parseStateKey(s.key); err != nil {
+func (x *Index) parseState(r rows, i int) (state, error) {
+	s, err := parseStateKey(r.text(keyField, i))
+	if err != nil {
 		return s, fmt.Errorf("%s: collection %s: %w", x.db.at, x.names.documents, err)
 	}
-	s.ID, s.Deleted, s.Chunks = unescape(escaped), r.flag("deleted", i), int(r.number("chunks", i))
+	s.hash, s.Deleted, s.Chunks = r.number(hashField, i), r.flag("deleted", i), int(r.number("chunks", i))
+	s.end, s.digest = int(r.number("end", i)), leat.ChunkDigest(r.number("digest", i))
 	if _, all := r.fields["title"]; all {
 		s.Tag, s.Title, s.Applied = r.text("tag", i), r.text("title", i), time.UnixMilli(r.number("applied", i)).UTC()
 	}
@@ -67,16 +72,14 @@ func (x *Index) parseState(r rows, i int) (s state, err error) {
 }
 
 // states returns all states of documents with one of the hashes, as of ts.
-func (x *Index) states(ctx context.Context, hashes []int64, ts uint64) ([]state, error) {
-	var answers []rows
+func (x *Index) states(ctx context.Context, hashes []int64, ts uint64, fields []string) ([]state, error) {
+	parts := slices.Collect(slices.Chunk(hashes, batchDocuments))
+	answers := make([]rows, len(parts))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
-	for part := range slices.Chunk(hashes, batchDocuments) {
-		i := len(answers)
-		answers = append(answers, rows{})
+	for i, part := range parts {
 		g.Go(func() (err error) {
-			r, err := x.db.query(gctx, x.names.documents, in(part), ts, 0, stateFields...)
-			answers[i] = r
+			answers[i], err = x.db.query(gctx, x.names.documents, in(part), ts, 0, fields...)
 			return err
 		})
 	}
@@ -97,12 +100,12 @@ func (x *Index) states(ctx context.Context, hashes []int64, ts uint64) ([]state,
 }
 
 // held returns the states of the held versions of documents, by id, as of ts.
-func (x *Index) held(ctx context.Context, ids []string, ts uint64) (map[string]state, error) {
+func (x *Index) held(ctx context.Context, ids []string, ts uint64, fields []string) (map[string]state, error) {
 	hashes := make([]int64, len(ids))
 	for i, id := range ids {
 		_, hashes[i] = digest(id)
 	}
-	states, err := x.states(ctx, hashes, ts)
+	states, err := x.states(ctx, hashes, ts, fields)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +124,7 @@ func (x *Index) Document(ctx context.Context, id string) (leat.DocumentState, er
 	if err != nil {
 		return leat.DocumentState{}, err
 	}
-	held, err := x.held(ctx, []string{id}, ts)
+	held, err := x.held(ctx, []string{id}, ts, stateFields)
 	if err != nil {
 		return leat.DocumentState{}, err
 	}
@@ -140,23 +143,72 @@ func (x *Index) Documents(ctx context.Context, prefix string) iter.Seq2[leat.Doc
 	return x.documents(ctx, prefix, stateFields)
 }
 
-// documents lists held versions page by page in the order of the states' keys:
-// by id, and the versions of one by age.
 func (x *Index) documents(ctx context.Context, prefix string, fields []string) iter.Seq2[leat.DocumentState, error] {
 	return func(yield func(leat.DocumentState, error) bool) {
+		for d, err := range x.standings(ctx, prefix, fields) {
+			if err != nil || d.held() {
+				if !yield(d.DocumentState, err) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// standing is what the states of a document say together.
+type standing struct {
+	state      // of the held version
+	known bool // there is one
+	older int  // states of versions before it, and of their parts
+	parts int  // states of parts of other versions
+}
+
+// add takes a further state of the document into account, in the order of keys.
+func (d *standing) add(s state) {
+	switch {
+	case s.part >= 0:
+		d.parts++
+		d.ID = s.ID
+		return
+	case d.known:
+		d.older++
+	}
+	d.older, d.parts = d.older+d.parts, 0
+	d.state, d.known = s, true
+}
+
+// held reports whether the document is there and not deleted.
+func (d *standing) held() bool { return d.known && !d.Deleted }
+
+// standingsOf states of documents, all of each, by id.
+func standingsOf(states []state) map[string]standing {
+	slices.SortFunc(states, func(a, b state) int { return strings.Compare(a.key, b.key) })
+	all := map[string]standing{}
+	for _, s := range states {
+		d := all[s.ID]
+		d.add(s)
+		all[s.ID] = d
+	}
+	return all
+}
+
+// standings lists documents page by page in the order of the states' keys: by
+// id, and the versions of one by age.
+func (x *Index) standings(ctx context.Context, prefix string, fields []string) iter.Seq2[standing, error] {
+	return func(yield func(standing, error) bool) {
 		ts, err := x.db.now(ctx)
 		if err != nil {
-			yield(leat.DocumentState{}, err)
+			yield(standing{}, err)
 			return
 		}
-		var last *leat.DocumentState // the newest state of a document that may have a newer one
-		give := func() bool { return last == nil || last.Deleted || yield(*last, nil) }
+		var last standing // of a document that may have further states
+		give := func() bool { return last.ID == "" && !last.known && last.parts == 0 || yield(last, nil) }
 		// Keys with the prefix lie between it and what is above all escapes.
 		from, until := keyField+fmt.Sprintf(` >= "%s"`, escape(prefix)), keyField+fmt.Sprintf(` < "%s~~"`, escape(prefix))
 		for {
 			r, err := x.db.query(ctx, x.names.documents, from+" && "+until, ts, page, fields...)
 			if err != nil {
-				yield(leat.DocumentState{}, err)
+				yield(standing{}, err)
 				return
 			}
 			if r.n == 0 {
@@ -166,17 +218,17 @@ func (x *Index) documents(ctx context.Context, prefix string, fields []string) i
 			for i := range r.n {
 				s, err := x.parseState(r, i)
 				if err != nil {
-					yield(leat.DocumentState{}, err)
+					yield(standing{}, err)
 					return
 				}
 				from = keyField + fmt.Sprintf(` > "%s"`, s.key)
-				if s.part >= 0 {
-					continue
+				if s.ID != last.ID {
+					if !give() {
+						return
+					}
+					last = standing{}
 				}
-				if last != nil && last.ID != s.ID && !give() {
-					return
-				}
-				last = &s.DocumentState
+				last.add(s)
 			}
 		}
 	}
@@ -195,7 +247,7 @@ func (x *Index) Stats(ctx context.Context) (st leat.Stats, err error) {
 	return st, nil
 }
 
-// Chunks implements [leat.Sink]. They carry neither text nor vector.
+// Chunks implements [leat.Sink]. They carry their vectors and no text.
 func (x *Index) Chunks(ctx context.Context, id string) ([]leat.Chunk, error) {
 	ts, err := x.db.now(ctx)
 	if err != nil {
@@ -203,7 +255,7 @@ func (x *Index) Chunks(ctx context.Context, id string) ([]leat.Chunk, error) {
 	}
 	seen := state{part: -2}
 	for {
-		held, err := x.held(ctx, []string{id}, ts)
+		held, err := x.held(ctx, []string{id}, ts, briefFields)
 		if err != nil {
 			return nil, err
 		}
@@ -226,32 +278,20 @@ func (x *Index) Chunks(ctx context.Context, id string) ([]leat.Chunk, error) {
 // chunksAt lists the chunks of one version.
 func (x *Index) chunksAt(ctx context.Context, id string, version uint64, ts uint64) (chunks []leat.Chunk, err error) {
 	name, hash := digest(id)
-	after := chunkKey(name, version, 0)
-	for q := ">="; ; q = ">" {
-		// The keys of this version lie before those of the next.
-		filter := fmt.Sprintf(`%s && version == %d && %s %s "%s"`, in([]int64{hash}), version, keyField, q, after)
-		r, err := x.db.query(ctx, x.names.chunks, filter, ts, page, keyField, "ordinal", "chunk", "start", "end", "tokens", "page", "heading")
+	filter := fmt.Sprintf("%s && version == %d", in([]int64{hash}), version)
+	for row, err := range x.chunkRows(ctx, filter, len(id), ts) {
 		if err != nil {
 			return nil, err
 		}
-		for i := range r.n {
-			after = r.text(keyField, i)
-			if !strings.HasPrefix(after, name) {
-				continue // of another document with the same hash
-			}
-			ch := leat.Chunk{
-				ID: r.text("chunk", i), Ordinal: int(r.number("ordinal", i)), Start: r.number("start", i), End: r.number("end", i),
-				Tokens: int(r.number("tokens", i)), Page: int(r.number("page", i)),
-			}
-			if h := r.text("heading", i); h != "" {
-				if err := json.Unmarshal([]byte(h), &ch.Heading); err != nil {
-					return nil, fmt.Errorf("%s: collection %s: headings of %s: %w", x.db.at, x.names.chunks, after, err)
-				}
-			}
-			chunks = append(chunks, ch)
+		if !strings.HasPrefix(row.key, name) {
+			continue // of another document with the same hash
 		}
-		if r.n < page {
-			return chunks, nil
+		if row.heading != "" {
+			if err := json.Unmarshal([]byte(row.heading), &row.chunk.Heading); err != nil {
+				return nil, fmt.Errorf("%s: collection %s: headings of %s: %w", x.db.at, x.names.chunks, row.key, err)
+			}
 		}
+		chunks = append(chunks, *row.chunk)
 	}
+	return chunks, nil
 }

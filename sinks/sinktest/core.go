@@ -34,6 +34,8 @@ func runCore(t *testing.T, open opener) {
 		{"OddIDs", oddIDs},
 		{"EmptyDocument", emptyDocument},
 		{"DocumentsInOrder", documentsInOrder},
+		{"Again", again},
+		{"Inventory", inventory},
 		{"FailedBatch", failedBatch},
 		{"CancelledContext", cancelledContext},
 		{"AnySequence", anySequence},
@@ -425,6 +427,26 @@ func documentsInOrder(t *testing.T, open opener) {
 	if diff := cmp.Diff(under[:3], list("p1/", 3)); diff != "" {
 		t.Fatal(diff)
 	}
+	take := func(prefix string, most int) (ids []string) {
+		for h, err := range x.Inventory(t.Context(), prefix) {
+			if err != nil || h.Damage != "" || h.Stray != "" {
+				t.Fatal(h, err)
+			}
+			if ids = append(ids, h.ID); len(ids) == most {
+				break
+			}
+		}
+		return ids
+	}
+	if diff := cmp.Diff(under, take("p1/", -1)); diff != "" {
+		t.Fatal(diff)
+	}
+	if diff := cmp.Diff(under[:3], take("p1/", 3)); diff != "" {
+		t.Fatal(diff)
+	}
+	if diff := cmp.Diff(list("", -1), take("", -1)); diff != "" {
+		t.Fatal(diff)
+	}
 	if all := list("", -1); len(all) != len(batch)-1 || !slices.IsSorted(all) {
 		t.Fatalf("%d documents, sorted: %v", len(all), slices.IsSorted(all))
 	}
@@ -462,6 +484,11 @@ func cancelledContext(t *testing.T, open opener) {
 	for _, err := range x.Documents(ctx, "") {
 		if !errors.Is(err, context.Canceled) {
 			t.Fatalf("Documents with a cancelled context: %v", err)
+		}
+	}
+	for _, err := range x.Inventory(ctx, "") {
+		if !errors.Is(err, context.Canceled) {
+			t.Fatalf("Inventory with a cancelled context: %v", err)
 		}
 	}
 }

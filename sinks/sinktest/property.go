@@ -61,6 +61,7 @@ func anySequence(t *testing.T, open opener) {
 				}
 				made[key] = r
 			}
+			r.Again = rapid.IntRange(0, 2).Draw(rt, "again") == 0
 			size := rapid.IntRange(1, 6).Draw(rt, "part size")
 			if len(r.Chunks) <= size {
 				return []leat.Revision{r}
@@ -110,6 +111,7 @@ func anySequence(t *testing.T, open opener) {
 					all = append(all, r)
 				}
 				x.holds(rt, all...)
+				x.sound(rt, "")
 			},
 		})
 	})

@@ -13,6 +13,7 @@ func runVector(t *testing.T, open OpenVector) {
 	t.Run("Nearest", func(t *testing.T) { vectorNearest(t, open(t, t.TempDir())) })
 	t.Run("Limit", func(t *testing.T) { vectorLimit(t, open(t, t.TempDir())) })
 	t.Run("BadVectors", func(t *testing.T) { vectorBad(t, open(t, t.TempDir())) })
+	t.Run("Refused", func(t *testing.T) { vectorRefused(t, open(t, t.TempDir())) })
 }
 
 // vectorNearest compares with a scan of its own, while documents come and go.
@@ -104,4 +105,18 @@ func vectorBad(t *testing.T, x leat.VectorIndex) {
 			t.Errorf("a query of %d dimensions was answered", n)
 		}
 	}
+}
+
+// vectorRefused leaves out chunks that a model refused: nothing is missing.
+func vectorRefused(t *testing.T, x leat.VectorIndex) {
+	in := index{Sink: x}
+	r := revision("d", 1, numbered("word", 6)...)
+	r.Chunks = slices.Delete(r.Chunks, 5, 6)
+	r.Chunks = slices.Delete(r.Chunks, 0, 2)
+	none := revision("none", 1, "refused")
+	none.Chunks = nil
+	in.apply(t, leat.Applied, r, none)
+	in.sound(t, "", "d", "none")
+	in.apply(t, leat.Applied, marked(parts(r, 2)...)...)
+	in.sound(t, "", "d", "none")
 }

@@ -100,19 +100,25 @@ func (c *conn) release() error {
 	if c.Conn == nil {
 		return nil
 	}
-	var errs []error
-	for _, s := range c.stmts {
-		errs = append(errs, s.Close())
-	}
-	errs = append(errs, c.Close())
-	c.Conn, c.stmts = nil, map[stmtKey]*sql.Stmt{}
-	return errors.Join(errs...)
+	err := errors.Join(c.closeStmts(), c.Close())
+	c.Conn = nil
+	return err
 }
 
 // discard has the next transaction open a connection anew.
 func (c *conn) discard() {
+	_ = c.closeStmts()                                      // the driver crashes on those of a connection that is closed
 	_ = c.Raw(func(any) error { return driver.ErrBadConn }) // database/sql's way to drop one
-	_ = c.release()
+	c.Conn = nil
+}
+
+func (c *conn) closeStmts() error {
+	var errs []error
+	for _, s := range c.stmts {
+		errs = append(errs, s.Close())
+	}
+	c.stmts = map[stmtKey]*sql.Stmt{}
+	return errors.Join(errs...)
 }
 
 func (c *conn) stmt(q string) (*sql.Stmt, error) {
@@ -132,6 +138,12 @@ func (c *conn) exec(q string, args ...any) error {
 	if err == nil {
 		_, err = s.ExecContext(c.ctx, args...)
 	}
+	return err
+}
+
+// script runs statements that are not kept prepared.
+func (c *conn) script(q string) error {
+	_, err := c.ExecContext(c.ctx, strings.ReplaceAll(q, "$", c.table))
 	return err
 }
 
@@ -175,6 +187,9 @@ func (c *conn) int(q string, args ...any) (n int64, err error) {
 	return n, err
 }
 
+// errStop ends each before the last row.
+var errStop = errors.New("stop")
+
 // each calls f on every row.
 func (c *conn) each(q string, args []any, f func(*sql.Rows) error) error {
 	s, err := c.stmt(q)
@@ -187,7 +202,9 @@ func (c *conn) each(q string, args []any, f func(*sql.Rows) error) error {
 	}
 	defer rows.Close()
 	for rows.Next() {
-		if err := f(rows); err != nil {
+		if err := f(rows); errors.Is(err, errStop) {
+			return nil
+		} else if err != nil {
 			return err
 		}
 	}

@@ -23,6 +23,7 @@ type matrix struct {
 	loading sync.Mutex // taken outside of transactions only
 	mu      sync.Mutex // of what follows; never held while waiting for a connection
 	view    view
+	made    int64 // the index that the view is of: a dropped one's numbers come again
 	file    int64 // contents in the file when it was last looked at
 }
 
@@ -56,10 +57,10 @@ func (m *matrix) load(ctx context.Context, p *pool, table string) error {
 	if inStep {
 		return nil
 	}
-	var first, last, held int64
+	var first, last, held, made int64
 	if err := p.tx(ctx, table, func(c *conn) error {
-		return c.scan(`SELECT contents, (SELECT coalesce(min(no), 0) FROM $_contents), (SELECT coalesce(max(no), 0) FROM $_contents)
-			FROM $_totals`, nil, &held, &first, &last)
+		return c.scan(`SELECT contents, made, (SELECT coalesce(min(no), 0) FROM $_contents), (SELECT coalesce(max(no), 0) FROM $_contents)
+			FROM $_totals`, nil, &held, &made, &first, &last)
 	}); err != nil || held == 0 || held > m.most {
 		return err
 	}
@@ -80,7 +81,7 @@ func (m *matrix) load(ctx context.Context, p *pool, table string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.view = view{append(halves[0].blocks, halves[1].blocks...), halves[0].rows + halves[1].rows, last}
-	m.file = held
+	m.file, m.made = held, made
 	return nil
 }
 
@@ -89,9 +90,12 @@ func (m *matrix) load(ctx context.Context, p *pool, table string) error {
 func (m *matrix) follow(c *conn) (view, bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var err error
-	if m.file, err = c.int("SELECT contents FROM $_totals"); err != nil {
+	var made int64
+	if err := c.scan("SELECT contents, made FROM $_totals", nil, &m.file, &made); err != nil {
 		return view{}, false, err
+	}
+	if made != m.made {
+		m.view, m.made = view{}, made
 	}
 	if m.file > m.most {
 		m.view = view{}

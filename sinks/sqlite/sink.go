@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"database/sql"
@@ -8,33 +9,29 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"math"
+	"strconv"
 	"strings"
 	"time"
 
 	"leat"
 )
 
-// The prefix of an index's tables. The number is the generation's.
-const (
-	textPrefix    = "text1"
-	vectorsPrefix = "vectors1"
-)
-
-// sinkTables makes the tables of one index.
+// sinkTables makes the tables of one index, whose names begin with what stands
+// for $ in all queries.
 //
 //   - documents: the version held; NULL while only parts of the first one are.
-//   - parts: how many parts a version that waits for its last one has.
+//   - parts: how many parts a version that waits for its last one has. One that
+//     is applied again while it is held waits under another number, see apart.
 //   - chunks: which contents make up a document at one version, and where they
 //     stand. Versions that wait for their last part are there as well: a chunk
 //     is searchable when its version is its document's (I4).
 //   - contents: what is indexed, once for all versions that have it, so that an
 //     unchanged chunk costs a row of chunks and no indexing. Its numbers are
 //     never used twice: a reader sees what is new by them.
-//   - totals: one row: the searchable documents and chunks, and all contents.
+//   - totals: one row: the searchable documents and chunks, all contents, and a
+//     number that no former index of these names had.
 //   - model: of the vectors, as JSON; no row in a text index.
-func sinkTables(prefix string) string {
-	return strings.ReplaceAll(`
+const sinkTables = `
 CREATE TABLE $_documents (
 	no INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,
 	version INTEGER, deleted INTEGER NOT NULL, tag TEXT NOT NULL, title TEXT NOT NULL,
@@ -52,11 +49,10 @@ CREATE TABLE $_contents (
 	no INTEGER PRIMARY KEY AUTOINCREMENT, doc INTEGER NOT NULL, chunk TEXT NOT NULL,
 	digest BLOB NOT NULL, data BLOB NOT NULL);
 CREATE INDEX $_contents_chunk ON $_contents (doc, chunk);
-CREATE TABLE $_totals (documents INTEGER NOT NULL, chunks INTEGER NOT NULL, contents INTEGER NOT NULL);
-INSERT INTO $_totals VALUES (0, 0, 0);
+CREATE TABLE $_totals (documents INTEGER NOT NULL, chunks INTEGER NOT NULL, contents INTEGER NOT NULL, made INTEGER NOT NULL);
+INSERT INTO $_totals VALUES (0, 0, 0, random());
 CREATE TABLE $_model (model TEXT NOT NULL);
-`, "$", prefix)
-}
+`
 
 // sink is what the text and the vector index have in common.
 type sink struct {
@@ -67,201 +63,22 @@ type sink struct {
 
 // contentKind is what differs between them: how contents are kept.
 type contentKind interface {
-	// data is what the table of contents keeps of a chunk, and what the chunk
-	// is indexed by apart from it: a chunk with the same of both is the same
-	// content. Its errors speak of the chunk, before anything is written.
-	data(r *leat.Revision, ch *leat.Chunk) (data any, key []string, err error)
+	// data is what the table of contents keeps of a chunk. Its errors speak of
+	// the chunk, before anything is written.
+	data(ch *leat.Chunk) ([]byte, error)
+	// digest is of all that a chunk with this data is indexed by: a chunk with
+	// the same id and digest is the same content.
+	digest(title string, heading []string, data []byte) []byte
 	// index adds a content to what is searched beyond the common tables.
 	index(c *conn, no int64, r *leat.Revision, ch *leat.Chunk) error
 	// unindex removes from there the contents of document ?1 that no chunk has.
 	unindex(c *conn, doc int64) error
-}
-
-// unused selects the contents of document ?1 that no version of it has.
-const unused = `SELECT no FROM $_contents AS o WHERE doc = ?1
-	AND NOT EXISTS (SELECT 1 FROM $_chunks WHERE content = o.no)`
-
-// Apply implements [leat.Sink]: one transaction, durable when it returns.
-func (s *sink) Apply(ctx context.Context, revisions []leat.Revision) ([]leat.Outcome, error) {
-	w, err := s.store.writer()
-	if err != nil {
-		return nil, err
-	}
-	out := make([]leat.Outcome, len(revisions))
-	err = w.tx(ctx, s.table, func(c *conn) error {
-		a := applier{conn: c, kind: s.kind, now: time.Now().UnixMilli()}
-		for i := range revisions {
-			r := &revisions[i]
-			var err error
-			if out[i], err = a.apply(r); err != nil {
-				return fmt.Errorf("%s version %d: %w", r.Document, r.Version, err)
-			}
-		}
-		return c.exec("UPDATE $_totals SET documents = documents + ?, chunks = chunks + ?, contents = contents + ?",
-			a.documents, a.chunks, a.contents)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("store %s, %s index: %w", s.store.path, s.table, err)
-	}
-	return out, nil
-}
-
-// applier applies the revisions of one transaction.
-type applier struct {
-	*conn
-	kind contentKind
-	now  int64 // ms
-	// How the totals change.
-	documents, chunks, contents int64
-}
-
-// held is a row of documents.
-type held struct {
-	no      int64
-	version sql.NullInt64
-	deleted bool
-	chunks  int64
-}
-
-func (a *applier) apply(r *leat.Revision) (leat.Outcome, error) {
-	if r.Version > math.MaxInt64 {
-		return 0, leat.Permanent(errors.New("the version is past 1<<63-1"))
-	}
-	var doc held
-	err := a.scan("SELECT no, version, deleted, chunks FROM $_documents WHERE id = ?", []any{r.Document},
-		&doc.no, &doc.version, &doc.deleted, &doc.chunks)
-	fresh := errors.Is(err, sql.ErrNoRows)
-	switch {
-	case err != nil && !fresh:
-		return 0, err
-	case doc.version.Valid && doc.version.Int64 > int64(r.Version):
-		return leat.Superseded, nil // I2
-	case doc.version.Valid && doc.version.Int64 == int64(r.Version):
-		return leat.Applied, nil // a replay: versions are never used twice
-	case fresh:
-		doc.no, err = a.insert("INSERT INTO $_documents VALUES (NULL, ?, NULL, 0, '', '', NULL, 0, 0)", r.Document)
-		if err != nil {
-			return 0, err
-		}
-	}
-	parts := int64(0)
-	if !fresh {
-		if parts, err = a.int("SELECT coalesce(max(parts), 0) FROM $_parts WHERE doc = ? AND version = ?", doc.no, r.Version); err != nil {
-			return 0, err
-		}
-	}
-	if int64(r.Part) > parts {
-		return 0, leat.Permanent(leat.Hint(fmt.Errorf("part %d came without part %d", r.Part, parts),
-			"the store was replaced while parts were under way: touch the document at its source or run `leat reindex`"))
-	}
-	if err := a.add(doc.no, r, fresh, int64(r.Part) < parts); err != nil {
-		return 0, err
-	}
-	if !r.Last {
-		return leat.Applied, a.exec("INSERT OR REPLACE INTO $_parts VALUES (?, ?, ?)",
-			doc.no, r.Version, max(parts, int64(r.Part)+1))
-	}
-	return leat.Applied, a.activate(&doc, r, fresh)
-}
-
-// add puts the chunks of one part beside those of the version that is held,
-// where no search finds them yet.
-func (a *applier) add(doc int64, r *leat.Revision, fresh, again bool) error {
-	if again {
-		if err := a.exec("DELETE FROM $_chunks WHERE doc = ? AND version = ? AND part = ?", doc, r.Version, r.Part); err != nil {
-			return err
-		}
-	}
-	for i := range r.Chunks {
-		ch := &r.Chunks[i]
-		no, err := a.content(doc, r, ch, fresh)
-		if err != nil {
-			return fmt.Errorf("chunk %d: %w", ch.Ordinal, err)
-		}
-		heading := sql.NullString{}
-		if len(ch.Heading) > 0 {
-			b, err := json.Marshal(ch.Heading)
-			if err != nil {
-				return err
-			}
-			heading = sql.NullString{String: string(b), Valid: true}
-		}
-		if err := a.exec("INSERT INTO $_chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", doc, r.Version, r.Part, ch.Ordinal,
-			no, ch.Start, ch.End, ch.Tokens, ch.Page, heading); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// content returns the number of the chunk's content, which it adds unless some
-// version of the document has it already.
-func (a *applier) content(doc int64, r *leat.Revision, ch *leat.Chunk, fresh bool) (no int64, err error) {
-	data, key, err := a.kind.data(r, ch)
-	if err != nil {
-		return 0, err
-	}
-	h := sha256.New()
-	for _, k := range key {
-		fmt.Fprintf(h, "%d:%s", len(k), k)
-	}
-	digest := h.Sum(nil)[:16]
-	if !fresh {
-		err := a.scan("SELECT no FROM $_contents WHERE doc = ? AND chunk = ? AND digest = ?", []any{doc, ch.ID, digest}, &no)
-		if !errors.Is(err, sql.ErrNoRows) {
-			return no, err
-		}
-	}
-	if no, err = a.insert("INSERT INTO $_contents VALUES (NULL, ?, ?, ?, ?)", doc, ch.ID, digest, data); err != nil {
-		return 0, err
-	}
-	a.contents++
-	return no, a.kind.index(a.conn, no, r, ch)
-}
-
-// activate makes the version the one that is held (I4): its chunks become
-// searchable by one row's change, and what no version needs is removed.
-func (a *applier) activate(doc *held, r *leat.Revision, fresh bool) error {
-	var metadata sql.NullString
-	n := int64(len(r.Chunks))
-	if !fresh {
-		// A replay that was cut in fewer parts leaves some of the first attempt.
-		err := errors.Join(
-			a.exec("DELETE FROM $_chunks WHERE doc = ? AND version = ? AND part > ?", doc.no, r.Version, r.Part),
-			a.exec("DELETE FROM $_chunks WHERE doc = ? AND version < ?", doc.no, r.Version),
-			a.exec("DELETE FROM $_parts WHERE doc = ? AND version <= ?", doc.no, r.Version),
-			a.kind.unindex(a.conn, doc.no))
-		if err != nil {
-			return err
-		}
-		gone, err := a.count("DELETE FROM $_contents WHERE no IN ("+unused+")", doc.no)
-		if err != nil {
-			return err
-		}
-		a.contents -= gone
-	}
-	if r.Part > 0 {
-		var err error
-		if n, err = a.int("SELECT count(*) FROM $_chunks WHERE doc = ? AND version = ?", doc.no, r.Version); err != nil {
-			return err
-		}
-	}
-	if !r.Deleted && len(r.Metadata) > 0 {
-		b, err := json.Marshal(r.Metadata)
-		if err != nil {
-			return leat.Permanent(fmt.Errorf("metadata: %w", err))
-		}
-		metadata = sql.NullString{String: string(b), Valid: true}
-	}
-	if doc.version.Valid && !doc.deleted {
-		a.documents--
-	}
-	if !r.Deleted {
-		a.documents++
-	}
-	a.chunks += n - doc.chunks
-	return a.exec(`UPDATE $_documents SET version = ?, deleted = ?, tag = ?, title = ?, metadata = ?, chunks = ?, applied = ?
-		WHERE no = ?`, r.Version, r.Deleted, r.Tag, r.Title, metadata, n, a.now, doc.no)
+	// indexed joins to the contents o what is searched: a column that is NULL
+	// where a content is missing from it.
+	indexed() (column, join string)
+	// whole says that every chunk of a document is there, with its text: its
+	// ordinals and ids follow from that.
+	whole() bool
 }
 
 // Document implements [leat.Sink].
@@ -280,38 +97,101 @@ func (s *sink) Document(ctx context.Context, id string) (d leat.DocumentState, e
 	return d, err
 }
 
-// page is how many documents Documents reads in one transaction: a long one
-// would keep the log from being folded into the file.
-const page = 500
+// A page is what one transaction lists: a long one would keep the log from
+// being folded into the file.
+const (
+	pageDocuments = 500
+	pageChunks    = 10_000 // unless one document has more
+)
+
+// holding is what Documents and Inventory list.
+type holding struct {
+	no int64 // of the document
+	leat.Holding
+}
+
+// page is a run of documents.
+type page struct {
+	last chan string // the last one's id, before look has seen them; closed without one after the end, or an error
+	done chan error
+	all  []holding
+}
+
+// read begins to read the page of documents with the prefix whose ids are at
+// least from, or above it. look, if any, sees it in the transaction that read it,
+// and may go on with it.
+func (s *sink) read(ctx context.Context, prefix, at, from string, look func(*conn, []holding) error) *page {
+	p := &page{last: make(chan string, 1), done: make(chan error, 1)}
+	go func() {
+		defer close(p.last)
+		p.done <- s.store.read.tx(ctx, s.table, func(c *conn) error {
+			chunks, full := 0, false
+			err := c.each("SELECT no, id, version, tag, title, chunks, applied FROM $_documents WHERE id "+at+` ?
+				AND NOT deleted AND version IS NOT NULL ORDER BY id`, []any{from}, func(rows *sql.Rows) error {
+				var h holding
+				var applied int64
+				err := rows.Scan(&h.no, &h.ID, &h.Version, &h.Tag, &h.Title, &h.Chunks, &applied)
+				if err != nil || !strings.HasPrefix(h.ID, prefix) {
+					return cmp.Or(err, errStop)
+				}
+				chunks += h.Chunks
+				if full = len(p.all) == pageDocuments || len(p.all) > 0 && chunks > pageChunks; full {
+					return errStop
+				}
+				h.Applied = time.UnixMilli(applied).UTC()
+				p.all = append(p.all, h)
+				return nil
+			})
+			if full {
+				p.last <- p.all[len(p.all)-1].ID
+			}
+			if err != nil || look == nil {
+				return err
+			}
+			return look(c, p.all)
+		})
+	}()
+	return p
+}
+
+// list lists documents page by page, and reads the next page, by another
+// connection, while one is looked at or used.
+func (s *sink) list(ctx context.Context, prefix string, look func(*conn, []holding) error) iter.Seq2[leat.Holding, error] {
+	return func(yield func(leat.Holding, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		p := s.read(ctx, prefix, ">=", prefix, look)
+		defer func() {
+			cancel()
+			if p != nil {
+				<-p.done
+			}
+		}()
+		for p != nil {
+			var next *page
+			if last, more := <-p.last; more {
+				next = s.read(ctx, prefix, ">", last, look)
+			}
+			err := <-p.done
+			all := p.all
+			p = next
+			if err != nil {
+				yield(leat.Holding{}, fmt.Errorf("store %s: list documents of %s: %w", s.store.path, s.table, err))
+				return
+			}
+			for i := range all {
+				if !yield(all[i].Holding, nil) {
+					return
+				}
+			}
+		}
+	}
+}
 
 // Documents implements [leat.Sink].
 func (s *sink) Documents(ctx context.Context, prefix string) iter.Seq2[leat.DocumentState, error] {
 	return func(yield func(leat.DocumentState, error) bool) {
-		from, states := prefix, make([]leat.DocumentState, 0, page)
-		for q := ">="; ; q = ">" {
-			states = states[:0]
-			err := s.store.read.tx(ctx, s.table, func(c *conn) error {
-				return c.each("SELECT id, version, tag, title, chunks, applied FROM $_documents WHERE id "+q+` ?
-					AND NOT deleted AND version IS NOT NULL ORDER BY id LIMIT ?`, []any{from, page}, func(rows *sql.Rows) error {
-					var d leat.DocumentState
-					var applied int64
-					err := rows.Scan(&d.ID, &d.Version, &d.Tag, &d.Title, &d.Chunks, &applied)
-					d.Applied = time.UnixMilli(applied).UTC()
-					states = append(states, d)
-					return err
-				})
-			})
-			if err != nil {
-				yield(leat.DocumentState{}, err)
-				return
-			}
-			for _, d := range states {
-				if !strings.HasPrefix(d.ID, prefix) || !yield(d, nil) {
-					return
-				}
-				from = d.ID
-			}
-			if len(states) < page {
+		for h, err := range s.list(ctx, prefix, nil) {
+			if !yield(h.DocumentState, err) {
 				return
 			}
 		}
@@ -357,4 +237,15 @@ func headings(s sql.NullString) (h []string, err error) {
 		err = json.Unmarshal([]byte(s.String), &h)
 	}
 	return h, err
+}
+
+// digest is of the parts, each with its length: no two lists have the same.
+func digest(parts ...[]byte) []byte {
+	h := sha256.New()
+	var n [24]byte
+	for _, p := range parts {
+		h.Write(append(strconv.AppendInt(n[:0], int64(len(p)), 10), ':'))
+		h.Write(p)
+	}
+	return h.Sum(nil)[:16]
 }

@@ -23,7 +23,7 @@ func textRevision(id string, version uint64, texts ...string) leat.Revision {
 	r := leat.Revision{Document: id, Version: version, Last: true}
 	var at int64
 	for i, t := range texts {
-		r.Chunks = append(r.Chunks, leat.Chunk{ID: leat.ChunkID(id, t, i), Ordinal: i, Start: at, End: at + int64(len(t)), Text: t})
+		r.Chunks = append(r.Chunks, leat.Chunk{ID: leat.ChunkID(id, t, 0), Ordinal: i, Start: at, End: at + int64(len(t)), Text: t})
 		at += int64(len(t))
 	}
 	return r
@@ -64,7 +64,7 @@ func TestReader(t *testing.T) {
 	if _, err := os.Stat(path); err != nil {
 		t.Fatal(err)
 	}
-	mustApply(t, w.Text(), textRevision("d", 1, "before"))
+	mustApply(t, mustText(t, w), textRevision("d", 1, "before"))
 	r, err := OpenReader(path, Config{}, discard)
 	if err != nil {
 		t.Fatal(err)
@@ -72,7 +72,7 @@ func TestReader(t *testing.T) {
 	t.Cleanup(func() { r.Close() })
 	found := func(s *Store, query string) int {
 		t.Helper()
-		m, err := s.Text().SearchText(t.Context(), query, 5)
+		m, err := mustText(t, s).SearchText(t.Context(), query, 5)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,15 +81,15 @@ func TestReader(t *testing.T) {
 	if found(r, "before") != 1 {
 		t.Error("a reader does not see what was there")
 	}
-	mustApply(t, w.Text(), textRevision("d", 2, "after"))
+	mustApply(t, mustText(t, w), textRevision("d", 2, "after"))
 	if found(r, "before") != 0 || found(r, "after") != 1 {
 		t.Error("a reader does not see a change")
 	}
-	if _, err := r.Text().Apply(t.Context(), nil); err == nil {
+	if _, err := mustText(t, r).Apply(t.Context(), nil); err == nil {
 		t.Error("a reader writes")
 	}
 	// A reader may change nothing, whatever is asked of it.
-	err = r.read.tx(t.Context(), textPrefix, func(c *conn) error { return c.exec("DELETE FROM $_documents") })
+	err = r.read.tx(t.Context(), "text1", func(c *conn) error { return c.exec("DELETE FROM $_documents") })
 	if err == nil {
 		t.Error("a reader's connection writes")
 	}
@@ -109,7 +109,7 @@ func TestReader(t *testing.T) {
 	if err := alone.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := alone.Text().Stats(t.Context()); err == nil {
+	if _, err := alone.Text(1); err == nil {
 		t.Error("a closed store answers")
 	}
 }
@@ -138,19 +138,19 @@ func TestOtherFormat(t *testing.T) {
 func TestModelMismatch(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
-	if _, err := s.Vectors(testModel); err != nil {
+	if _, err := s.Vectors(1, testModel); err != nil {
 		t.Fatal(err)
 	}
 	for _, m := range []leat.Model{
 		{Name: "test", Dimension: sinktest.Dimension + 1},
 		{Name: "other", Dimension: sinktest.Dimension},
 	} {
-		_, err := s.Vectors(m)
+		_, err := s.Vectors(1, m)
 		if !errors.Is(err, leat.ErrMismatch) || !strings.Contains(leat.HintOf(err), "leat reindex") {
 			t.Errorf("%+v: %v", m, err)
 		}
 	}
-	if _, err := s.Vectors(leat.Model{Name: "none"}); err == nil {
+	if _, err := s.Vectors(1, leat.Model{Name: "none"}); err == nil {
 		t.Error("a model without a dimension is taken")
 	}
 }
@@ -162,7 +162,7 @@ func TestVectorMemory(t *testing.T) {
 	dir := t.TempDir()
 	rnd := rand.New(rand.NewPCG(1, 1))
 	model := leat.Model{Name: "m", Dimension: dimension}
-	large, err := openStore(t, dir).Vectors(model)
+	large, err := openStore(t, dir).Vectors(1, model)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +171,7 @@ func TestVectorMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { small.Close() })
-	bounded, err := small.Vectors(model)
+	bounded, err := small.Vectors(1, model)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +228,7 @@ func TestLargeDocument(t *testing.T) {
 	if testing.Short() {
 		t.Skip("left out: a document of 20,000 chunks takes a while")
 	}
-	x := openStore(t, t.TempDir()).Text()
+	x := mustText(t, openStore(t, t.TempDir()))
 	const parts, each = 20, 1000
 	var peak uint64
 	for version := uint64(1); version <= 2; version++ {
@@ -267,7 +267,7 @@ func TestCheck(t *testing.T) {
 	if err := s.Check(t.Context()); err != nil {
 		t.Error(err)
 	}
-	mustApply(t, s.Text(), textRevision("d", 1, strings.Repeat("many words ", 5000)))
+	mustApply(t, mustText(t, s), textRevision("d", 1, strings.Repeat("many words ", 5000)))
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -323,7 +323,7 @@ func TestWords(t *testing.T) {
 
 func FuzzWords(f *testing.F) {
 	f.Add("台北 Crème \"quoted\" AND (x* OR -y) ﷺ Ⅷ")
-	x := openStore(f, f.TempDir()).Text()
+	x := mustText(f, openStore(f, f.TempDir()))
 	f.Fuzz(func(t *testing.T, text string) {
 		for _, w := range words(text) {
 			if w == "" || strings.ContainsAny(w, "\" \x00") {

@@ -1,6 +1,6 @@
 // Package sqlite is the embedded store: one SQLite file that holds a text
-// index and a vector index, each a [leat.Sink] of its own with its own
-// versions and tombstones, so that each can be replayed or rebuilt alone.
+// index and a vector index a generation, each a [leat.Sink] of its own with its
+// own versions and tombstones, so that each can be replayed or rebuilt alone.
 //
 // One process writes and any number of others read beside it (write-ahead
 // log). See docs/adr/002-embedded-store.md for the choices made here.
@@ -19,7 +19,7 @@ import (
 
 // schemaVersion is kept in the file's user_version. Raise it with any change of
 // the tables: there are no migrations, the index is rebuilt from its sources.
-const schemaVersion = 1
+const schemaVersion = 2
 
 // readers bounds the connections that read at the same time; each has a page
 // cache of its own (I8).
@@ -84,15 +84,7 @@ func createSchema(w *pool) error {
 		if err != nil || v != 0 {
 			return err
 		}
-		for _, q := range []string{
-			sinkTables(textPrefix), wordsTable(textPrefix), sinkTables(vectorsPrefix),
-			fmt.Sprintf("PRAGMA user_version = %d", schemaVersion),
-		} {
-			if _, err := c.ExecContext(c.ctx, q); err != nil {
-				return err
-			}
-		}
-		return nil
+		return c.script(aliasTable + fmt.Sprintf("PRAGMA user_version = %d", schemaVersion))
 	})
 }
 

@@ -20,21 +20,24 @@ type TextIndex struct {
 
 var _ leat.TextIndex = (*TextIndex)(nil)
 
-// Text returns the store's text index.
-func (s *Store) Text() *TextIndex {
-	return &TextIndex{sink: sink{store: s, table: textPrefix, kind: textContents{}}}
+// Text returns the text index of a generation. A store opened for writing makes
+// it where it is missing; another fails with fs.ErrNotExist.
+func (s *Store) Text(generation int) (*TextIndex, error) {
+	table, err := s.open("text", generation, sinkTables+wordsTable, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &TextIndex{sink: sink{store: s, table: table, kind: textContents{}}}, nil
 }
 
 // wordsTable makes the full-text table. It keeps no text of its own
 // (contentless), only the words that [words] makes of it, which is why the
 // plainest tokenizer does.
-func wordsTable(prefix string) string {
-	return strings.ReplaceAll(`
-CREATE VIRTUAL TABLE $_words USING fts5(title, body, content='', contentless_delete=1, tokenize='`+tokenize+`');
+const wordsTable = `
+CREATE VIRTUAL TABLE $_words USING fts5(title, body, content='', contentless_delete=1, tokenize='` + tokenize + `');
 CREATE VIRTUAL TABLE $_vocabulary USING fts5vocab($_words, row);
-INSERT INTO $_words($_words, rank) VALUES ('rank', 'bm25(`+columnWeights+`)');
-`, "$", prefix)
-}
+INSERT INTO $_words($_words, rank) VALUES ('rank', 'bm25(` + columnWeights + `)');
+`
 
 const (
 	tokenize      = "ascii"
@@ -44,22 +47,30 @@ const (
 // textContents keeps the text of chunks, searched by title, headings and text.
 type textContents struct{}
 
-func (textContents) data(r *leat.Revision, ch *leat.Chunk) (any, []string, error) {
-	return ch.Text, []string{above(r, ch), ch.Text}, nil
+func (textContents) data(ch *leat.Chunk) ([]byte, error) { return []byte(ch.Text), nil }
+
+func (textContents) digest(title string, heading []string, data []byte) []byte {
+	return digest([]byte(above(title, heading)), data)
 }
 
 func (textContents) index(c *conn, no int64, r *leat.Revision, ch *leat.Chunk) error {
 	return c.exec("INSERT INTO $_words (rowid, title, body) VALUES (?, ?, ?)", no,
-		strings.Join(words(above(r, ch)), " "), strings.Join(words(ch.Text), " "))
+		strings.Join(words(above(r.Title, ch.Heading)), " "), strings.Join(words(ch.Text), " "))
 }
 
 func (textContents) unindex(c *conn, doc int64) error {
 	return c.exec("DELETE FROM $_words WHERE rowid IN ("+unused+")", doc)
 }
 
+func (textContents) indexed() (column, join string) {
+	return "w.id", "LEFT JOIN $_words_docsize AS w ON w.id = o.no" // FTS5's own table, a row a content
+}
+
+func (textContents) whole() bool { return true }
+
 // above is what stands above a chunk: its document's title and its headings.
-func above(r *leat.Revision, ch *leat.Chunk) string {
-	return strings.Join(append([]string{r.Title}, ch.Heading...), "\n")
+func above(title string, heading []string) string {
+	return strings.Join(append([]string{title}, heading...), "\n")
 }
 
 // SearchText implements [leat.TextIndex]. A query is plain text: any of its

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -20,76 +21,70 @@ type VectorIndex struct {
 
 var _ leat.VectorIndex = (*VectorIndex)(nil)
 
-// Model returns the model whose vectors the file holds, the zero Model if none yet.
-func (s *Store) Model(ctx context.Context) (m leat.Model, err error) {
-	err = s.read.tx(ctx, vectorsPrefix, func(c *conn) error {
-		var b string
-		err := c.scan("SELECT model FROM $_model", nil, &b)
-		if errors.Is(err, sql.ErrNoRows) {
-			return nil
+// Model returns the model whose vectors a generation holds. It fails with
+// fs.ErrNotExist where the file has no vector index of it.
+func (s *Store) Model(ctx context.Context, generation int) (m leat.Model, err error) {
+	err = s.read.tx(ctx, tables("vectors", generation), func(c *conn) error {
+		if ok, err := there(c); err != nil || !ok {
+			return cmp.Or(err, s.missing("vectors", generation))
 		}
-		if err != nil {
-			return err
-		}
-		return json.Unmarshal([]byte(b), &m)
+		m, err = model(c)
+		return err
 	})
 	return m, err
 }
 
-// Vectors returns the store's vector index for vectors of the model. It fails
-// with leat.ErrMismatch where the file holds vectors of another.
-func (s *Store) Vectors(model leat.Model) (*VectorIndex, error) {
-	if model.Dimension <= 0 {
-		return nil, fmt.Errorf("model %q: %d is not a dimension", model.Name, model.Dimension)
+func model(c *conn) (m leat.Model, err error) {
+	var b string
+	if err := c.scan("SELECT model FROM $_model", nil, &b); err != nil {
+		return m, err
 	}
-	v := &VectorIndex{
-		sink:   sink{store: s, table: vectorsPrefix, kind: vectorContents{model}},
-		model:  model,
-		matrix: newMatrix(model.Dimension, s.cfg.vectorBytes()),
+	return m, json.Unmarshal([]byte(b), &m)
+}
+
+// Vectors returns the vector index of a generation, for vectors of the model. A
+// store opened for writing makes it where it is missing; another fails with
+// fs.ErrNotExist. It fails with leat.ErrMismatch where the index holds vectors
+// of another model.
+func (s *Store) Vectors(generation int, m leat.Model) (*VectorIndex, error) {
+	if m.Dimension <= 0 {
+		return nil, fmt.Errorf("model %q: %d is not a dimension", m.Name, m.Dimension)
 	}
-	p := s.read
-	if s.write != nil {
-		p = s.write
-	}
-	err := p.tx(context.Background(), v.table, func(c *conn) error {
-		var b string
-		err := c.scan("SELECT model FROM $_model", nil, &b)
-		if errors.Is(err, sql.ErrNoRows) {
-			if s.write == nil {
-				return nil
-			}
-			b, err := json.Marshal(model)
+	table, err := s.open("vectors", generation, sinkTables, func(c *conn, made bool) error {
+		if made {
+			b, err := json.Marshal(m)
 			if err != nil {
 				return err
 			}
 			return c.exec("INSERT INTO $_model VALUES (?)", string(b))
 		}
+		kept, err := model(c)
 		if err != nil {
 			return err
 		}
-		var kept leat.Model
-		if err := json.Unmarshal([]byte(b), &kept); err != nil {
-			return err
-		}
-		if kept.Name != model.Name || kept.Dimension != model.Dimension {
-			return leat.Hint(fmt.Errorf("it holds vectors of %s (%d dimensions), not of %s (%d): %w",
-				kept.Name, kept.Dimension, model.Name, model.Dimension, leat.ErrMismatch),
+		if kept.Name != m.Name || kept.Dimension != m.Dimension {
+			return leat.Hint(fmt.Errorf("generation %d holds vectors of %s (%d dimensions), not of %s (%d): %w",
+				generation, kept.Name, kept.Dimension, m.Name, m.Dimension, leat.ErrMismatch),
 				"run `leat reindex` to embed everything with the new model, or configure %s again", kept.Name)
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("store %s: %w", s.path, err)
+		return nil, err
 	}
-	return v, nil
+	return &VectorIndex{
+		sink:   sink{store: s, table: table, kind: vectorContents{m}},
+		model:  m,
+		matrix: newMatrix(m.Dimension, s.cfg.vectorBytes()),
+	}, nil
 }
 
 // vectorContents keeps the vectors of chunks, as little-endian float32.
 type vectorContents struct{ model leat.Model }
 
-func (k vectorContents) data(_ *leat.Revision, ch *leat.Chunk) (any, []string, error) {
+func (k vectorContents) data(ch *leat.Chunk) ([]byte, error) {
 	if len(ch.Vector) != k.model.Dimension {
-		return nil, nil, leat.Hint(fmt.Errorf("a vector of %d dimensions, not of %d: %w", len(ch.Vector), k.model.Dimension, leat.ErrMismatch),
+		return nil, leat.Hint(fmt.Errorf("a vector of %d dimensions, not of %d: %w", len(ch.Vector), k.model.Dimension, leat.ErrMismatch),
 			"run `leat reindex` to embed everything with one model")
 	}
 	var norm float64
@@ -97,15 +92,20 @@ func (k vectorContents) data(_ *leat.Revision, ch *leat.Chunk) (any, []string, e
 		norm += float64(x) * float64(x)
 	}
 	if !(math.Abs(norm-1) < 0.01) { // NaN too
-		return nil, nil, leat.Permanent(fmt.Errorf("a vector of length %g, not 1", math.Sqrt(norm)))
+		return nil, leat.Permanent(fmt.Errorf("a vector of length %g, not 1", math.Sqrt(norm)))
 	}
-	b := encodeVector(ch.Vector)
-	return b, []string{string(b)}, nil
+	return encodeVector(ch.Vector), nil
 }
+
+func (vectorContents) digest(_ string, _ []string, data []byte) []byte { return digest(data) }
 
 // Vectors are searched in memory, from the table of contents alone.
 func (vectorContents) index(*conn, int64, *leat.Revision, *leat.Chunk) error { return nil }
 func (vectorContents) unindex(*conn, int64) error                            { return nil }
+func (vectorContents) indexed() (column, join string)                        { return "o.no", "" }
+
+// A chunk may be missing that the model refused, and there is no text.
+func (vectorContents) whole() bool { return false }
 
 // Chunks implements [leat.Sink]. They carry vectors and no text.
 func (v *VectorIndex) Chunks(ctx context.Context, id string) ([]leat.Chunk, error) {

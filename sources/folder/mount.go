@@ -51,23 +51,23 @@ func rootID(fi fs.FileInfo) string {
 
 // rootMounted fails where the root is empty and another folder than the one
 // that was read before.
-func (s *session) rootMounted() error {
-	if s.lastRoot == rootID(s.identity) {
+func (v *view) rootMounted() error {
+	if v.lastRoot == rootID(v.identity) {
 		return nil
 	}
-	empty, err := s.empty(".")
+	empty, err := v.empty(".")
 	if err != nil {
-		return s.rootError(err)
+		return v.rootError(err)
 	}
 	if !empty {
 		return nil
 	}
-	return leat.Hint(fmt.Errorf("folder %s: %s is empty, is not the folder that was read before, and the index holds documents of it", s.name, s.cfg.Path),
+	return leat.Hint(fmt.Errorf("folder %s: %s is empty, is not the folder that was read before, and the index holds documents of it", v.name, v.cfg.Path),
 		"mount it; if it is meant to be empty, make any file in it, such as .keep, and its documents will be deleted")
 }
 
-func (s *session) empty(rel string) (bool, error) {
-	dir, err := s.root.Open(rel)
+func (v *view) empty(rel string) (bool, error) {
+	dir, err := v.root.Open(rel)
 	if err != nil {
 		return false, err
 	}
@@ -81,47 +81,47 @@ func (s *session) empty(rel string) (bool, error) {
 
 // mounted notes that a file system is mounted at rel, before any document
 // below it is emitted: the positions that follow know of it.
-func (s *session) mounted(rel string) {
-	s.mounts.mu.Lock()
-	defer s.mounts.mu.Unlock()
-	if len(s.mounts.rels) < maxMounts && !slices.Contains(s.mounts.rels, rel) {
-		s.mounts.rels = append(s.mounts.rels, rel)
+func (v *view) mounted(rel string) {
+	v.mounts.mu.Lock()
+	defer v.mounts.mu.Unlock()
+	if len(v.mounts.rels) < maxMounts && !slices.Contains(v.mounts.rels, rel) {
+		v.mounts.rels = append(v.mounts.rels, rel)
 	}
 }
 
 // setMounts notes what a full scan found. What is missing since stays noted
 // while its documents are held back.
-func (s *session) setMounts(found []string) {
+func (v *view) setMounts(found []string) {
 	var gone []string
-	for _, rel := range s.mounts.all() {
-		if !slices.Contains(found, rel) && s.unmounted(rel+"/") == "" {
+	for _, rel := range v.mounts.all() {
+		if !slices.Contains(found, rel) && v.unmounted(rel+"/") == "" {
 			gone = append(gone, rel)
 		}
 	}
-	s.mounts.mu.Lock()
-	defer s.mounts.mu.Unlock()
-	s.mounts.rels = slices.DeleteFunc(s.mounts.rels, func(rel string) bool { return slices.Contains(gone, rel) })
+	v.mounts.mu.Lock()
+	defer v.mounts.mu.Unlock()
+	v.mounts.rels = slices.DeleteFunc(v.mounts.rels, func(rel string) bool { return slices.Contains(gone, rel) })
 }
 
 // unmounted is the folder above rel where a file system was mounted that is
 // not now, or "".
-func (s *session) unmounted(rel string) string {
-	for _, at := range s.mounts.all() {
+func (v *view) unmounted(rel string) string {
+	for _, at := range v.mounts.all() {
 		if !strings.HasPrefix(rel, at+"/") {
 			continue
 		}
-		fi, err := s.root.Lstat(at)
+		fi, err := v.root.Lstat(at)
 		if err != nil {
 			return at
 		}
-		above, err := s.root.Lstat(path.Dir(at))
+		above, err := v.root.Lstat(path.Dir(at))
 		if err != nil {
 			return at
 		}
-		if s.device(fi) != s.device(above) {
+		if v.device(fi) != v.device(above) {
 			continue
 		}
-		if empty, err := s.empty(at); empty || err != nil {
+		if empty, err := v.empty(at); empty || err != nil {
 			return at
 		}
 	}

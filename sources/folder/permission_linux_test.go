@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"leat"
 )
 
@@ -81,6 +83,23 @@ func TestPermission(t *testing.T) {
 			}
 		}
 	}
+	f.must(os.Chmod(f.path("closed"), 0o311)) // can be entered, not listed
+	asNobody(t, func() {
+		listed, err := f.listed()
+		if !errors.Is(err, fs.ErrPermission) || !strings.Contains(leat.HintOf(err), "closed") {
+			t.Errorf("List: %v, hint %q", err, leat.HintOf(err))
+		}
+		if diff := cmp.Diff(f.rec.Index()["folder:notes/denied.md"].Document, listed["folder:notes/denied.md"]); diff != "" || listed["folder:notes/a.md"] == nil {
+			t.Errorf("List (+), event (-) of a file that may not be read:\n%s", diff)
+		}
+	})
+	f.must(os.Chmod(f.path("closed"), 0))
+	asNobody(t, func() {
+		looked, err := f.looked("folder:notes/a.md", "folder:notes/closed/b.md")
+		if !errors.Is(err, fs.ErrPermission) || leat.HintOf(err) == "" {
+			t.Errorf("Look into a closed folder: %v, %v, hint %q", looked, err, leat.HintOf(err))
+		}
+	})
 	if !strings.Contains(log.String(), "closed") {
 		t.Errorf("the log says nothing of the folder: %s", log.String())
 	}

@@ -2,6 +2,7 @@ package folder
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"leat"
+	"leat/sources/listing"
 )
 
 const (
@@ -26,38 +28,48 @@ func (s *session) scan(ctx context.Context, rel string) error {
 	if err := s.sameRoot(); err != nil {
 		return err
 	}
-	scan, err := s.teller.Scan(ctx, s.prefix(rel), s.rel)
-	if err != nil {
-		return err
-	}
-	defer scan.Close()
-	if scan.Knows() && rel == "" {
-		if err := s.rootMounted(); err != nil {
-			return err
+	if rel == "" {
+		if unmounted := s.rootMounted(); unmounted != nil {
+			known, err := s.teller.Knows(ctx, s.prefix(rel))
+			if err != nil {
+				return err
+			}
+			if known {
+				return unmounted
+			}
 		}
 	}
 
 	var done int64
 	var mounts []string
-	w := walker{root: s.root, sel: s.cfg.selection(), page: walkPage, unlisted: s.warn, device: s.device}
+	w := s.walker()
+	w.unlisted = s.warn
 	w.mount = func(rel string) {
 		mounts = append(mounts, rel)
 		s.mounted(rel)
 	}
-	w.found = func(f found) error {
-		if done++; done%1000 == 0 {
-			s.Report(leat.Progress{Phase: "scanning", Position: f.rel, Done: done, Total: max(s.scans.total(), done)})
+	items := func(yield func(listing.Item, error) bool) {
+		w.found = func(f found) error {
+			if done++; done%1000 == 0 {
+				s.Report(leat.Progress{Phase: "scanning", Position: f.rel, Done: done, Total: max(s.scans.total(), done)})
+			}
+			if !yield(listing.Item{ID: s.id(f.rel), Tag: f.tag}, nil) {
+				return errStopped
+			}
+			return nil
 		}
-		return scan.Found(ctx, s.id(f.rel), f.rel, f.tag)
+		if err := w.walk(ctx, rel); err != nil && !errors.Is(err, errStopped) {
+			yield(listing.Item{}, err)
+		}
 	}
-	if err := w.walk(ctx, rel); err != nil {
-		return err
-	}
-	if err := scan.End(ctx); err != nil {
+	if err := s.teller.Scan(ctx, s.prefix(rel), items); err != nil {
 		return err
 	}
 	if rel == "" {
 		s.setMounts(mounts)
+		if err := s.teller.Complete(ctx); err != nil {
+			return err
+		}
 		s.scans.setTotal(done)
 		s.report("scanning", fmt.Sprintf("%d files", done), done)
 	}

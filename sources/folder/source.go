@@ -2,9 +2,8 @@
 // document, its path the document's id.
 //
 // What the file system's watch tells is a hint only. Whatever hints at a file,
-// an event reports what a look at the file shows, under a version that was
-// taken before the look; so of two events the one with the higher version
-// never knows less. What the watch cannot tell (changes while nobody looked,
+// an event reports what a look at the file shows, and of two events the one with
+// the higher version never knows less. What the watch cannot tell (changes while nobody looked,
 // lost hints, a watch that the system refuses) a scan finds: it merges the
 // sorted walk of the folder with the sorted list of what the index holds, in
 // constant memory.
@@ -102,45 +101,82 @@ type position struct {
 	Time   time.Time `json:"time"`
 }
 
-// session is one Run.
-type session struct {
+// view is the folder, open, and what is known of it. Close its root.
+type view struct {
 	*Source
-	leat.Session
 	root     *os.Root
 	identity fs.FileInfo // of the root
 	lastRoot string      // position.Root of the session before
+	warned   *listing.Warned
+	mounts   mounts
+}
 
+// view opens the folder. saved is the last durable position, nil for none.
+func (s *Source) view(saved json.RawMessage) (*view, error) {
+	var last position
+	if saved != nil {
+		if err := json.Unmarshal(saved, &last); err != nil {
+			return nil, fmt.Errorf("folder %s: the saved position %s: %w", s.name, saved, err)
+		}
+	}
+	root, err := s.openRoot()
+	if err != nil {
+		return nil, err
+	}
+	identity, err := root.Stat(".")
+	if err != nil {
+		root.Close()
+		return nil, s.rootError(err)
+	}
+	return &view{
+		Source: s, root: root, identity: identity,
+		lastRoot: last.Root, warned: listing.NewWarned(), mounts: mounts{rels: last.Mounts},
+	}, nil
+}
+
+// looker looks through the view.
+func (v *view) looker() listing.Looker {
+	return listing.Looker{
+		Source: kind + ":" + v.name, Name: v.rel, Look: v.look,
+		Gone: func(context.Context) error { return v.sameRoot() },
+	}
+}
+
+// sameRoot fails if the path no longer leads to the folder that is open: it
+// was removed, renamed, unmounted or mounted over. Files that are then missing
+// are not deleted files.
+func (v *view) sameRoot() error {
+	fi, err := os.Stat(v.cfg.Path)
+	if err != nil {
+		return v.rootError(err)
+	}
+	if !os.SameFile(fi, v.identity) {
+		return v.rootError(errors.New("another folder took its place while it was open"))
+	}
+	return nil
+}
+
+// session is one Run.
+type session struct {
+	*view
+	leat.Session
 	teller *listing.Teller
-	warned *listing.Warned
-	mounts mounts
 	hints  listing.Hints
 	scans  scans
 }
 
 // Run implements [leat.Source].
 func (s *Source) Run(ctx context.Context, ls leat.Session) error {
-	root, err := s.openRoot()
+	v, err := s.view(ls.Position)
 	if err != nil {
 		return err
 	}
-	defer root.Close()
-	identity, err := root.Stat(".")
-	if err != nil {
-		return s.rootError(err)
-	}
-	var last position
-	if ls.Position != nil {
-		if err := json.Unmarshal(ls.Position, &last); err != nil {
-			return fmt.Errorf("folder %s: the saved position %s: %w", s.name, ls.Position, err)
-		}
-	}
-	run := &session{
-		Source: s, Session: ls, root: root, identity: identity, lastRoot: last.Root,
-		teller: listing.NewTeller(kind+":"+s.name, ls), warned: listing.NewWarned(), mounts: mounts{rels: last.Mounts},
-		hints: listing.Hints{Quiet: quiet, Longest: longest},
-	}
-	run.teller.Look, run.teller.Failed, run.teller.Position = run.look, run.failed, run.position
-	run.teller.Gone = func(context.Context) error { return run.sameRoot() }
+	defer v.root.Close()
+	run := &session{view: v, Session: ls, hints: listing.Hints{Quiet: quiet, Longest: longest}}
+	looker := v.looker()
+	looker.Look = run.look
+	run.teller = listing.NewTeller(looker, ls)
+	run.teller.Failed, run.teller.Position = run.failed, run.position
 	if ls.Once {
 		return run.scan(ctx, "")
 	}
@@ -150,18 +186,4 @@ func (s *Source) Run(ctx context.Context, ls leat.Session) error {
 	g.Go(func() error { return run.rescan(ctx) })
 	g.Go(func() error { return run.rescanFolders(ctx) })
 	return g.Wait()
-}
-
-// sameRoot fails if the path no longer leads to the folder that is open: it
-// was removed, renamed, unmounted or mounted over. Files that are then missing
-// are not deleted files.
-func (s *session) sameRoot() error {
-	fi, err := os.Stat(s.cfg.Path)
-	if err != nil {
-		return s.rootError(err)
-	}
-	if !os.SameFile(fi, s.identity) {
-		return s.rootError(errors.New("another folder took its place while it was watched"))
-	}
-	return nil
 }

@@ -47,6 +47,10 @@ type walker struct {
 
 const walkPage = 1 << 16
 
+func (v *view) walker() walker {
+	return walker{root: v.root, sel: v.cfg.selection(), page: walkPage, device: v.device, mount: func(string) {}}
+}
+
 // walk goes through the folder at rel, "" for the root. A folder that is not
 // there has no documents.
 func (w *walker) walk(ctx context.Context, rel string) error {

@@ -6,7 +6,7 @@ import (
 )
 
 func TestVersions(t *testing.T) {
-	c := newClock(3)
+	c := clock{epoch: 3}
 	last := uint64(0)
 	for range 1000 {
 		v := c.next()
@@ -19,7 +19,7 @@ func TestVersions(t *testing.T) {
 	if v := c.next(); v <= last+5 {
 		t.Errorf("%d is not above %d", v, last+5)
 	}
-	next, most := newClock(4), newClock(math.MaxUint64)
+	next, most := clock{epoch: 4}, clock{epoch: math.MaxUint64}
 	if v := next.next(); v <= last+6 {
 		t.Errorf("%d of the next epoch is not above %d", v, last)
 	}

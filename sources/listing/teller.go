@@ -6,8 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"leat"
 )
 
@@ -25,40 +23,41 @@ type Hint struct {
 // Teller turns looks at items into events, one batch after another. Safe for
 // concurrent use.
 type Teller struct {
-	Source  string // Event.Source, such as "folder:notes"
+	Looker
 	Session leat.Session
-	// Look returns what an item is now and when it was modified; nil if it is
-	// no document, or no longer.
-	Look     func(ctx context.Context, h Hint) (*leat.Document, time.Time, error)
-	Parallel int // looks at a time; where it is above 1, Look must be safe for that
 	// Failed is told of errors of Look. Where it returns nil, what the index
 	// holds of the item is left alone.
 	Failed func(name string, err error) error
-	// Gone is asked before events are emitted that delete documents; an error
-	// keeps them back.
-	Gone func(ctx context.Context) error
 	// Position is asked with every batch: everywhere is a place to resume at, as
 	// the next session's scan starts from what the index holds.
 	Position func() (json.RawMessage, error)
 
 	mu     sync.Mutex
 	clock  clock
+	again  bool   // everything is to be told of, and was not yet
 	scan   uint64 // the number of the newest scan
 	recent memory // of what this session has said of an id: its state, or ""
 }
 
 // NewTeller makes the teller of a session; set its functions before use.
-func NewTeller(source string, s leat.Session) *Teller {
-	return &Teller{Source: source, Session: s, clock: newClock(s.Epoch), recent: newMemory()}
+func NewTeller(l Looker, s leat.Session) *Teller {
+	return &Teller{Looker: l, Session: s, clock: clock{epoch: s.Epoch}, again: s.Again, recent: newMemory()}
 }
 
-// look is one that was made.
-type look struct {
-	hint     Hint
-	version  uint64
-	document *leat.Document
-	modified time.Time
-	failed   bool
+// Complete says that a scan of everything has ended. Only then a session that was
+// to tell of everything gives a position.
+func (t *Teller) Complete(ctx context.Context) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.again {
+		return nil
+	}
+	t.again = false
+	position, err := t.Position()
+	if err != nil {
+		return err
+	}
+	return t.Session.Emit(ctx, leat.Batch{Position: position})
 }
 
 // Tell emits an event for each of the items whose state is not the one that the
@@ -75,10 +74,19 @@ func (t *Teller) Tell(ctx context.Context, hints []Hint) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	looks, err := t.looks(ctx, hints)
-	if err != nil {
+	seen := make(map[string]struct{}, len(hints))
+	looks := make([]look, 0, len(hints))
+	for _, h := range hints {
+		if _, ok := seen[h.ID]; ok {
+			continue // one look is as good for both
+		}
+		seen[h.ID] = struct{}{}
+		looks = append(looks, look{name: h.Name, hint: h})
+	}
+	if err := t.looks(ctx, looks, t.Failed); err != nil {
 		return err
 	}
+	t.clock.last += room
 	var batch leat.Batch
 	said := make(map[string]saying, len(hints))
 	deletes := false
@@ -97,12 +105,9 @@ func (t *Teller) Tell(ctx context.Context, hints []Hint) error {
 			}
 		}
 		said[l.hint.ID] = now
-		e := leat.Event{ID: l.hint.ID, Version: l.version, Source: t.Source, Time: l.hint.Time, Document: l.document}
-		if e.Time.IsZero() {
-			e.Time = l.modified
-		}
-		if e.Time.IsZero() {
-			e.Time = time.Now()
+		e := l.event(t.Source, l.hint.ID, t.clock.next()) // after the look, see doc.go (I2)
+		if !l.hint.Time.IsZero() {
+			e.Time = l.hint.Time
 		}
 		deletes = deletes || l.document == nil
 		batch.Events = append(batch.Events, e)
@@ -115,8 +120,11 @@ func (t *Teller) Tell(ctx context.Context, hints []Hint) error {
 			return err
 		}
 	}
-	if batch.Position, err = t.Position(); err != nil {
-		return err
+	if !t.again {
+		var err error
+		if batch.Position, err = t.Position(); err != nil {
+			return err
+		}
 	}
 	if err := t.Session.Emit(ctx, batch); err != nil {
 		return err
@@ -125,46 +133,4 @@ func (t *Teller) Tell(ctx context.Context, hints []Hint) error {
 		t.recent.put(id, now)
 	}
 	return nil
-}
-
-// looks makes one look for each document.
-func (t *Teller) looks(ctx context.Context, hints []Hint) ([]look, error) {
-	looks := make([]look, 0, len(hints))
-	seen := make(map[string]struct{}, len(hints))
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(max(t.Parallel, 1))
-	for _, h := range hints {
-		if _, ok := seen[h.ID]; ok {
-			continue // one look is as good for both
-		}
-		seen[h.ID] = struct{}{}
-		looks = append(looks, look{hint: h, version: t.clock.next()}) // before the look (I2)
-		l := &looks[len(looks)-1]
-		if t.Parallel <= 1 {
-			if err := t.look(ctx, l); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		g.Go(func() error { return t.look(gctx, l) })
-	}
-	if err := g.Wait(); err != nil {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		return nil, err
-	}
-	return looks, nil
-}
-
-func (t *Teller) look(ctx context.Context, l *look) error {
-	var err error
-	if l.document, l.modified, err = t.Look(ctx, l.hint); err == nil {
-		return nil
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	l.failed = true
-	return t.Failed(l.hint.Name, err)
 }

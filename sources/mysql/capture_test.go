@@ -460,6 +460,9 @@ func TestKeys(t *testing.T) {
 				if e := w.rec.Index()[id]; len(w.rec.Index()) != 1 || e.Document == nil || e.Document.Body != "binlog" {
 					t.Fatalf("no document %s from the binlog: %v", id, w.rec.Index())
 				}
+				src := w.open()
+				defer src.Close()
+				sameDocuments(t, src, w.rec)
 				// A snapshot anew looks the key up by its id.
 				w.rec.Crash(0, func(leat.Event) bool { return true })
 				w.once()

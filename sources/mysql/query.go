@@ -74,6 +74,21 @@ func (c *cell) set(k kind, v *gomysql.FieldValue, scratch []byte) ([]byte, error
 	return scratch, nil
 }
 
+// selectByID reads the rows of documents of a table, as far as there are any.
+func (c *conn) selectByID(ctx context.Context, t *table, ids []string, each func([]cell) error) error {
+	var keys [][]string
+	for _, id := range ids {
+		if key, ok := t.parseKey(strings.TrimPrefix(id, t.idPrefix)); ok {
+			keys = append(keys, key)
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	_, err := c.selectRows(ctx, t, t.read, "WHERE "+keyEquals(t.read, keys), each)
+	return err
+}
+
 // keyEquals is the condition of rows with one of the keys, given as literals.
 func keyEquals(r *readLayout, keys [][]string) string {
 	tuples := make([]string, len(keys))
@@ -124,7 +139,7 @@ func (t *table) parseKey(escaped string) (key []string, ok bool) {
 				}
 			}
 		case decimal:
-			if strings.Trim(v, "-.0123456789") != "" || v == "" {
+			if _, err := strconv.ParseFloat(v, 64); err != nil || strings.Trim(v, "-.0123456789") != "" {
 				return nil, false
 			}
 		case binaryKind:

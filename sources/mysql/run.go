@@ -96,7 +96,7 @@ func (s *Source) run(ctx context.Context, session leat.Session) error {
 		}
 		r.target = &target
 	}
-	if session.Position == nil {
+	if session.Position == nil || session.Again {
 		err = r.begin(ctx)
 	} else {
 		err = r.resume(ctx)
@@ -177,13 +177,7 @@ func (r *run) resume(ctx context.Context) error {
 	if r.state, err = parseState(r.session.Position); err != nil {
 		return leat.Hint(err, "leat reindex --from-source begins anew")
 	}
-	if r.state.Flavor != r.server.flavor {
-		return r.s.positionLost(fmt.Errorf("the position is of a %s server, %s runs %s", r.state.Flavor, r.s.cfg.Address, r.server.flavor))
-	}
-	if r.set, err = parseGTIDs(r.server.flavor, r.state.GTID); err != nil {
-		return err
-	}
-	if err := r.checkHistory(ctx); err != nil {
+	if r.set, err = r.s.checkHistory(ctx, r.c, r.state); err != nil {
 		return err
 	}
 	if r.state.Server != r.server.id {
@@ -231,65 +225,6 @@ func (r *run) raiseEpoch() error {
 	return nil
 }
 
-// checkHistory makes sure that the server still holds what comes after the
-// position and has not lost what came before it.
-func (r *run) checkHistory(ctx context.Context) error {
-	if r.server.mariadb() {
-		return r.checkMariaDBHistory(ctx)
-	}
-	rows, err := r.c.rows(ctx, fmt.Sprintf("SELECT GTID_SUBSET(%s,@@GLOBAL.gtid_executed), GTID_SUBSET(@@GLOBAL.gtid_purged,%s), GTID_SUBTRACT(@@GLOBAL.gtid_purged,%s)",
-		quoteText(r.state.GTID), quoteText(r.state.GTID), quoteText(r.state.GTID)))
-	if err != nil {
-		return r.s.explain(err, "comparing GTID sets on")
-	}
-	if rows[0][0] != "1" {
-		return r.s.positionLost(fmt.Errorf("the server has not executed %s: it was reset, restored or is another one", r.state.GTID))
-	}
-	if rows[0][1] != "1" {
-		return r.s.positionLost(fmt.Errorf("the server has purged transactions that were not read yet: %s", rows[0][2]))
-	}
-	return nil
-}
-
-// checkMariaDBHistory finds that the server's binlog ends before the position,
-// which Session.Once would take for having caught up. Whether the server still
-// holds what comes after it, the server says when it is asked for the binlog.
-func (r *run) checkMariaDBHistory(ctx context.Context) error {
-	status, err := r.c.logStatus(ctx)
-	if err != nil {
-		return r.s.explain(err, "reading the binlog's status of")
-	}
-	rows, err := r.c.rows(ctx, "SELECT @@GLOBAL.gtid_binlog_pos")
-	if err != nil {
-		return r.s.explain(err, "reading the GTID position of")
-	}
-	now, err := parseGTIDs(r.server.flavor, rows[0][0])
-	if err != nil {
-		return err
-	}
-	have := now.GTIDSet.(*gomysql.MariadbGTIDSet).Sets
-	for domain, saved := range r.set.GTIDSet.(*gomysql.MariadbGTIDSet).Sets {
-		if at := have[domain]; at == nil || at.SequenceNumber < saved.SequenceNumber {
-			return r.s.positionLost(fmt.Errorf("the server's binlog does not reach %s: it was reset, restored or is another one", saved))
-		}
-	}
-	if r.state.Server != r.server.id || r.state.File == "" {
-		return nil // positions of another server's files
-	}
-	number, err := fileNumber(status.file)
-	if err != nil {
-		return err
-	}
-	saved, err := fileNumber(r.state.File)
-	if err != nil {
-		return err
-	}
-	if (position{number, status.pos}).less(position{saved, r.state.Pos}) {
-		return r.s.positionLost(fmt.Errorf("the server's binlog ends at %s:%d, before the saved %s: it was reset or restored", status.file, status.pos, r.state.describe()))
-	}
-	return nil
-}
-
 func (r *run) loop(ctx context.Context) error {
 	ticker := time.NewTicker(reportEvery)
 	defer ticker.Stop()
@@ -311,8 +246,15 @@ func (r *run) loop(ctx context.Context) error {
 		if done, err := r.idle(ctx); done || err != nil {
 			return err
 		}
-		if len(items) > 0 {
-			continue // more may have come meanwhile
+		if len(items) > 0 { // more may have come meanwhile
+			select {
+			case <-ticker.C:
+				if err := r.report(ctx); err != nil {
+					return err
+				}
+			default:
+			}
+			continue
 		}
 		select {
 		case <-ctx.Done():

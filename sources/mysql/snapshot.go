@@ -2,15 +2,12 @@ package mysql
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
-	gomysql "github.com/go-mysql-org/go-mysql/mysql"
-
 	"leat"
+	"leat/internal/guard"
 )
 
 // The snapshot reads a table in chunks by its primary key, without locks,
@@ -40,32 +37,9 @@ type snapshot struct {
 }
 
 const (
-	chunkBytes   = 4 << 20  // what chunks are sized to
-	chunkLimit   = 16 << 20 // after which rows of one wait for the next
-	maxChunkRows = 8192
-	maxTouched   = 200_000 // ids noted for one chunk before it is given up
-	sweepBatch   = 500     // documents looked up at once
+	maxTouched = 200_000 // ids noted for one chunk before it is given up
+	sweepBatch = 500     // documents looked up at once
 )
-
-type chunk struct {
-	table   *table
-	layout  *readLayout
-	after   []string // key; nil: from the first row
-	low     position
-	gtid    string // MySQL: what must be visible
-	limit   int
-	version uint64
-
-	events  []leat.Event
-	sizes   []int
-	key     []string // of the last row; nil: none came
-	last    bool     // of the table
-	high    position
-	bytes   int
-	err     error
-	touched map[string]struct{}
-	void    bool // given up
-}
 
 // current is the table to snapshot now, nil if none.
 func (r *run) current() *table {
@@ -109,15 +83,6 @@ func (s *snapshot) touched(t *table, id string) {
 	}
 }
 
-func (c *chunk) note(id string) {
-	if c.touched == nil {
-		c.touched = map[string]struct{}{}
-	}
-	if c.touched[id] = struct{}{}; len(c.touched) > maxTouched {
-		c.void, c.touched = true, nil
-	}
-}
-
 // arrived takes a chunk from the goroutine that read it.
 func (s *snapshot) arrived(c *chunk) error {
 	if s.reading == c {
@@ -127,9 +92,7 @@ func (s *snapshot) arrived(c *chunk) error {
 		return c.err
 	}
 	s.read = append(s.read, c)
-	if c.bytes > 0 && !c.last {
-		s.rows = min(max(c.limit*chunkBytes/c.bytes, 16), maxChunkRows)
-	}
+	s.rows = c.next()
 	return nil
 }
 
@@ -212,7 +175,7 @@ func (r *run) askChunk(ctx context.Context) error {
 			return err
 		}
 		s.conn = c
-		s.rows = 500
+		s.rows = firstRows
 		s.ctx, s.cancel = context.WithCancel(ctx)
 	}
 	v, err := r.snapshotVersion(p)
@@ -267,7 +230,6 @@ func (r *run) prepareTable(ctx context.Context, t *table) error {
 // it has not moved since another snapshot, the bytes between it and the next
 // row, of events that carry none, tell the two apart.
 func (r *run) snapshotVersion(p *progress) (uint64, error) {
-	const spare = 32 // less than the GTID event that begins a transaction
 	if p.Base >= version(r.state.Epoch, r.end)+spare {
 		if err := r.raiseEpoch(); err != nil {
 			return 0, err
@@ -286,28 +248,22 @@ func (r *run) sweep(ctx context.Context, t *table) error {
 			return r.s.explain(err, "waiting for transactions on")
 		}
 	}
-	v, err := r.snapshotVersion(r.state.Tables[t.name])
-	if err != nil {
-		return err
-	}
+	p := r.state.Tables[t.name]
+	low := version(r.state.Epoch, r.end)
 	gone := 0
 	batch := make([]string, 0, sweepBatch)
 	look := func() error {
-		have := map[string]bool{}
-		var keys [][]string
-		for _, id := range batch {
-			if key, ok := t.parseKey(strings.TrimPrefix(id, t.idPrefix)); ok {
-				keys = append(keys, key)
-			}
+		v, err := r.snapshotVersion(p)
+		if err != nil {
+			return err
 		}
-		if len(keys) > 0 {
-			_, err := r.c.selectRows(ctx, t, t.read, "WHERE "+keyEquals(t.read, keys), func(cells []cell) error {
-				have[r.maker.id(t, &t.read.layout, cells)] = true
-				return nil
-			})
-			if err != nil {
-				return err
-			}
+		have := map[string]bool{}
+		err = r.c.selectByID(ctx, t, batch, func(cells []cell) error {
+			have[r.maker.id(t, &t.read.layout, cells)] = true
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 		for _, id := range batch {
 			if !have[id] {
@@ -323,6 +279,9 @@ func (r *run) sweep(ctx context.Context, t *table) error {
 	for d, err := range r.session.Known(ctx, t.idPrefix) {
 		if err != nil {
 			return fmt.Errorf("listing the documents of %s: %w", t.name, err)
+		}
+		if low <= d.Version && d.Version < low+spare {
+			p.Base = max(p.Base, d.Version) // of a Look since the last transaction
 		}
 		if batch = append(batch, d.ID); len(batch) == cap(batch) {
 			if err := look(); err != nil {
@@ -368,7 +327,7 @@ func (r *run) resync(ctx context.Context) error {
 // give hands over a chunk's rows that the binlog has not changed meanwhile.
 func (r *run) give(ctx context.Context, c *chunk) error {
 	for i, e := range c.events {
-		if _, newer := c.touched[e.ID]; newer { // I2
+		if _, newer := c.touched[e.ID]; newer && !guard.Removed("I2") { // I2
 			continue
 		}
 		if err := r.add(ctx, e, c.sizes[i]); err != nil {
@@ -386,145 +345,4 @@ func (r *run) give(ctx context.Context, c *chunk) error {
 		r.session.Log.Info("snapshot of the table is complete", "table", c.table.name, "rows", p.Rows)
 	}
 	return r.flush(ctx)
-}
-
-// readChunk reads k's rows, in a state that holds everything up to k.low.
-func (c *conn) readChunk(ctx context.Context, k *chunk, source string) error {
-	for tries := 1; ; tries++ {
-		err := c.tryChunk(ctx, k, source)
-		var e *gomysql.MyError
-		if !errors.As(err, &e) || e.Code != erTableDefChanged || tries == 10 {
-			return err
-		}
-		// The table was altered after the consistent snapshot was taken.
-		if _, err := c.do(ctx, "ROLLBACK"); err != nil {
-			return err
-		}
-	}
-}
-
-func (c *conn) tryChunk(ctx context.Context, k *chunk, source string) error {
-	if c.server.mariadb() {
-		for {
-			at, err := c.beginSnapshot(ctx)
-			if err != nil {
-				return err
-			}
-			if k.high, err = at.position(); err != nil {
-				return err
-			}
-			if !k.high.less(k.low) {
-				break
-			}
-			if err := sleep(ctx, time.Millisecond); err != nil {
-				return err
-			}
-		}
-	} else if err := c.waitVisible(ctx, k.low, k.gtid); err != nil {
-		return err
-	}
-	where := "ORDER BY " + strings.Join(k.layout.keyNames, ",") + " LIMIT " + strconv.Itoa(k.limit)
-	if k.after != nil {
-		where = "WHERE " + keyAfter(k.layout, k.after) + " " + where
-	}
-	m := newMaker(source)
-	now := time.Now().UTC()
-	cut := false
-	k.bytes, k.key = 0, nil
-	k.events = make([]leat.Event, 0, k.limit)
-	k.sizes = make([]int, 0, k.limit)
-	n, err := c.selectRows(ctx, k.table, k.layout, where, func(cells []cell) error {
-		if k.bytes > chunkLimit {
-			cut = true
-			return nil
-		}
-		e, size := m.changed(k.table, &k.layout.layout, cells, k.version, now)
-		k.events, k.sizes = append(k.events, e), append(k.sizes, size)
-		k.bytes += size
-		if k.bytes > chunkLimit || len(k.events) == k.limit {
-			k.key = keyLiterals(&k.layout.layout, cells, k.layout.charsets)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	k.last = n < k.limit && !cut
-	if c.server.mariadb() {
-		_, err := c.do(ctx, "COMMIT")
-		return err
-	}
-	status, err := c.logStatus(ctx)
-	if err != nil {
-		return err
-	}
-	k.high, err = status.position()
-	return err
-}
-
-// waitVisible returns when a SELECT shows everything up to low, the end of the
-// last transaction of the set.
-func (c *conn) waitVisible(ctx context.Context, low position, gtid string) error {
-	if c.server.mariadb() {
-		for {
-			at, err := c.beginSnapshot(ctx)
-			if err != nil {
-				return err
-			}
-			if _, err := c.do(ctx, "COMMIT"); err != nil {
-				return err
-			}
-			high, err := at.position()
-			if err != nil || !high.less(low) {
-				return err
-			}
-			if err := sleep(ctx, time.Millisecond); err != nil {
-				return err
-			}
-		}
-	}
-	if gtid == "" {
-		return nil
-	}
-	for { // a transaction may be long in coming, where it waits for a semi-synchronous replica
-		rows, err := c.rows(ctx, "SELECT WAIT_FOR_EXECUTED_GTID_SET("+quoteText(gtid)+",10)")
-		if err != nil || rows[0][0] == "0" {
-			return err
-		}
-	}
-}
-
-// beginSnapshot starts a transaction that sees the state at one place of the
-// binlog, which MariaDB tells.
-func (c *conn) beginSnapshot(ctx context.Context) (logStatus, error) {
-	if _, err := c.do(ctx, "START TRANSACTION WITH CONSISTENT SNAPSHOT"); err != nil {
-		return logStatus{}, err
-	}
-	rows, err := c.rows(ctx, "SHOW STATUS LIKE 'binlog_snapshot_%'")
-	if err != nil {
-		return logStatus{}, err
-	}
-	var l logStatus
-	for _, r := range rows {
-		switch strings.ToLower(r[0]) {
-		case "binlog_snapshot_file":
-			l.file = r[1]
-		case "binlog_snapshot_position":
-			n, err := strconv.ParseUint(r[1], 10, 32)
-			if err != nil {
-				return l, fmt.Errorf("binlog position %q: %w", r[1], err)
-			}
-			l.pos = uint32(n)
-		}
-	}
-	return l, nil
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(d):
-		return nil
-	}
 }

@@ -174,6 +174,7 @@ func TestValues(t *testing.T) {
 					t.Errorf("%s: %s %s (-want +got):\n%s", from, c.typ, c.value, diff)
 				}
 			}
+			sameDocuments(t, src, rec)
 		}
 		write("INSERT INTO %s VALUES (1, NULL, %s, 1)")
 		compare("snapshot", 1)

@@ -32,6 +32,10 @@ func version(epoch uint64, p position) uint64 {
 	return epoch<<epochBits | uint64(p.file)<<posBits | uint64(p.pos)
 }
 
+// spare is how far past the end of a transaction versions can be given that are
+// below all of the next one: less than the GTID event that begins it.
+const spare = 32
+
 // fileNumber is the number at the end of a binlog's name: 12 of binlog.000012.
 func fileNumber(name string) (uint32, error) {
 	digits := name[strings.LastIndexByte(name, '.')+1:]

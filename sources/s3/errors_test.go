@@ -174,13 +174,21 @@ func TestDenied(t *testing.T) {
 	if live["a.md"] != "a" || !strings.Contains(live["b.md"], "error: ") {
 		t.Errorf("%q", live)
 	}
-	_, err := f.src.Open(t.Context(), *f.rec.Index()["s3:docs/b.md"].Document.Ref)
+	looked, err := f.looked("s3:docs/a.md", "s3:docs/b.md")
+	f.must(err)
+	if a, b := looked["s3:docs/a.md"], looked["s3:docs/b.md"]; a == nil || b == nil || !strings.HasPrefix(b.Ref.Tag, "denied:") {
+		t.Errorf("Look: %+v, %+v", a, b)
+	}
+	_, err = f.src.Open(t.Context(), *f.rec.Index()["s3:docs/b.md"].Document.Ref)
 	if !leat.IsPermanent(err) || !strings.Contains(leat.HintOf(err), "b.md") {
 		t.Errorf("%v (hint: %s)", err, leat.HintOf(err))
 	}
 	denied.Store("s3:GetObject") // of all: that is no object's fault
 	if _, err := f.src.Open(t.Context(), *f.rec.Index()["s3:docs/a.md"].Document.Ref); err == nil || leat.IsPermanent(err) {
 		t.Error(err)
+	}
+	if looked, err := f.looked("s3:docs/a.md", "s3:docs/missing.md"); err == nil {
+		t.Errorf("Look where none may be read: %+v", looked)
 	}
 	denied.Store("")
 	f.once()

@@ -39,13 +39,24 @@ func (s *Source) key(id string) (string, bool) {
 	return key, err == nil && key != "" && s.id(key) == id
 }
 
+// looker looks at objects, some at a time.
+func (s *Source) looker() listing.Looker {
+	warned := listing.NewWarned()
+	return listing.Looker{
+		Source: kind + ":" + s.name, Name: s.key, Gone: s.exists, Parallel: parallel,
+		Look: func(ctx context.Context, key string) (*leat.Document, time.Time, error) {
+			return s.look(ctx, key, warned)
+		},
+	}
+}
+
 // look is what an object is now and when it was modified; nil if it is no
 // document.
-func (s *session) look(ctx context.Context, h listing.Hint) (*leat.Document, time.Time, error) {
-	if !s.cfg.selects(h.Name) {
+func (s *Source) look(ctx context.Context, key string, warned *listing.Warned) (*leat.Document, time.Time, error) {
+	if !s.cfg.selects(key) {
 		return nil, time.Time{}, nil
 	}
-	info, err := s.client.StatObject(ctx, s.cfg.Bucket, h.Name, minio.StatObjectOptions{})
+	info, err := s.client.StatObject(ctx, s.cfg.Bucket, key, minio.StatObjectOptions{})
 	switch {
 	case absent(err):
 		return nil, time.Time{}, nil
@@ -55,14 +66,14 @@ func (s *session) look(ctx context.Context, h listing.Hint) (*leat.Document, tim
 		if err := s.probe(ctx); err != nil {
 			return nil, time.Time{}, err
 		}
-		if s.warned.Say(h.Name, err.Error()) {
-			s.log.Warn("cannot look at an object", "key", h.Name, "err", err, "hint", s.refusedHint(h.Name))
+		if warned.Say(key, err.Error()) {
+			s.log.Warn("cannot look at an object", "key", key, "err", err, "hint", s.refusedHint(key))
 		}
-		return s.document(h.Name, denied+minio.ToErrorResponse(err).Code, minio.ObjectInfo{}), time.Time{}, nil
+		return s.document(key, denied+minio.ToErrorResponse(err).Code, minio.ObjectInfo{}), time.Time{}, nil
 	case err != nil:
 		return nil, time.Time{}, s.explain("look at an object", err)
 	}
-	return s.document(h.Name, info.ETag, info), info.LastModified, nil
+	return s.document(key, info.ETag, info), info.LastModified, nil
 }
 
 func (s *Source) document(key, tag string, info minio.ObjectInfo) *leat.Document {

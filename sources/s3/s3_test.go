@@ -483,6 +483,13 @@ func TestBucketGone(t *testing.T) {
 			t.Errorf("%s: %v (hint: %s)", name, err, leat.HintOf(err))
 		}
 	}
+	_, listed := f.listed()
+	_, looked := f.looked("s3:docs/a.md")
+	for name, err := range map[string]error{"List": listed, "Look": looked} {
+		if !strings.Contains(leat.HintOf(err), "make the bucket "+f.bucket) {
+			t.Errorf("%s: %v (hint: %s)", name, err, leat.HintOf(err))
+		}
+	}
 	if n := len(f.rec.Events()); n != 1 {
 		t.Errorf("%d events", n)
 	}

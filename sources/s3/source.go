@@ -4,8 +4,8 @@
 //
 // A notification is a hint only: it may be lost, come twice or late, or bear a
 // key that is escaped. Whatever hints at an object, an event reports what a HEAD
-// of the object shows, under a version that was taken before the HEAD; so of two
-// events the one with the higher version never knows less. Of a versioned
+// of the object shows, and of two events the one with the higher version never
+// knows less. Of a versioned
 // bucket the latest version counts, and a delete marker is a delete. What no
 // notification told of (a listener hears nothing while it is disconnected) a
 // reconciliation finds: it merges the list of the bucket with the list of what
@@ -105,7 +105,6 @@ type session struct {
 	*Source
 	leat.Session
 	teller *listing.Teller
-	warned *listing.Warned
 	hints  listing.Hints
 
 	listening chan struct{} // closed once the server tells of changes, or is known not to
@@ -120,13 +119,11 @@ func (s *Source) Run(ctx context.Context, ls leat.Session) error {
 		return err
 	}
 	run := &session{
-		Source: s, Session: ls, teller: listing.NewTeller(kind+":"+s.name, ls), warned: listing.NewWarned(),
+		Source: s, Session: ls, teller: listing.NewTeller(s.looker(), ls),
 		hints:     listing.Hints{Quiet: quiet, Longest: longest},
 		listening: make(chan struct{}), again: make(chan struct{}, 1),
 	}
-	run.teller.Look, run.teller.Parallel = run.look, parallel
 	run.teller.Failed = func(_ string, err error) error { return err }
-	run.teller.Gone = s.exists
 	run.teller.Position = func() (json.RawMessage, error) {
 		return json.Marshal(position{Epoch: ls.Epoch, Time: time.Now().UTC()})
 	}

@@ -92,6 +92,30 @@ func (w *world) backPressure(write func()) {
 	}
 }
 
+// testListMemory measures how the heap has grown in the middle of a list.
+func testListMemory(w *world) {
+	bodies := pressure()
+	for key, body := range bodies {
+		w.putBody(key, body)
+	}
+	before, n := heap(), 0
+	for _, err := range w.open().List(w.Context()) {
+		if err != nil {
+			w.Fatal(err)
+		}
+		if n++; n%(pressureDocuments/4) != 0 {
+			continue
+		}
+		if after := heap(); after > before+pressureLimit {
+			w.Errorf("the heap grew by %d MiB in %d documents", (after-before)>>20, n)
+		}
+	}
+	if n != pressureDocuments {
+		w.Errorf("%d documents of %d", n, pressureDocuments)
+	}
+	runtime.KeepAlive(bodies)
+}
+
 func inline(b leat.Batch) (n int) {
 	for _, e := range b.Events {
 		if e.Document != nil {

@@ -41,7 +41,7 @@ type Recorder struct {
 	changed  chan struct{} // closed at every change, then replaced
 	batches  []leat.Batch
 	index    map[string]leat.Event // the event with the highest version of each document
-	last     map[string]leat.Event // the last event of each document, in order of arrival
+	last     map[string]leat.Event // the last event of each document from a session, in order of arrival
 	content  map[string]string     // document id and version to what was said of it
 	position json.RawMessage
 	epoch    uint64
@@ -183,6 +183,10 @@ func (r *Recorder) check(e leat.Event) {
 
 func (r *Recorder) apply(e leat.Event) {
 	r.last[e.ID] = e
+	r.hold(e)
+}
+
+func (r *Recorder) hold(e leat.Event) {
 	if held, ok := r.index[e.ID]; !ok || e.Version >= held.Version {
 		r.index[e.ID] = e
 	}
@@ -202,6 +206,35 @@ func (r *Recorder) report(p leat.Progress) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.progress = p
+	r.wake()
+}
+
+// Asks is a question for a source's Look, as a pipeline asks it.
+func (r *Recorder) Asks(ids ...string) leat.Look {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := leat.Look{Position: slices.Clone(r.position), Epoch: r.epoch, IDs: ids, Above: make([]uint64, len(ids))}
+	for i, id := range ids {
+		l.Above[i] = r.index[id].Version
+	}
+	return l
+}
+
+// Answer takes what a source's Look returned into the index.
+func (r *Recorder) Answer(l leat.Look, events []leat.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(events) != len(l.IDs) {
+		r.breaks("%d events for %d ids", len(events), len(l.IDs))
+		return
+	}
+	for i, e := range events {
+		if e.ID != l.IDs[i] || e.Version <= l.Above[i] {
+			r.breaks("asked for %s above %d, Look gave %s at %d", l.IDs[i], l.Above[i], e.ID, e.Version)
+		}
+		r.check(e)
+		r.hold(e)
+	}
 	r.wake()
 }
 
@@ -237,7 +270,8 @@ func (r *Recorder) Index() map[string]leat.Event {
 	return maps.Clone(r.index)
 }
 
-// Last is the last event of each document in order of arrival, by document id.
+// Last is the last event of each document that came from a session, in order of
+// arrival, by document id.
 func (r *Recorder) Last() map[string]leat.Event {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -9,7 +9,9 @@
 // where a session can resume; what changed while nobody looked is found at the
 // next start; Open never passes off other content than the event's; errors of
 // Emit come back; the end of the context ends Run promptly and leaves no
-// goroutine; while Emit blocks, memory does not grow (I8).
+// goroutine; while Emit blocks, memory does not grow (I8); a list is the origin,
+// in the words of the events; what is looked at beside a session is above what
+// was emitted and below what changes later (I2).
 package sourcetest
 
 import (
@@ -76,6 +78,12 @@ func Run(t *testing.T, h Harness) {
 		{"Open", testOpen},
 		{"BackPressureSnapshot", testBackPressureSnapshot},
 		{"BackPressureLive", testBackPressureLive},
+		{"List", testList},
+		{"ListEnds", testListEnds},
+		{"ListMemory", testListMemory},
+		{"Look", testLook},
+		{"LookFirst", testLookFirst},
+		{"LookBeside", testLookBeside},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before := goleak.IgnoreCurrent()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"os/exec"
 	"slices"
@@ -74,6 +75,91 @@ func (*reader) Close() error { return nil }
 
 func (*reader) Open(context.Context, leat.Ref) (io.ReadCloser, error) { return nil, leat.ErrNotFound }
 
+// version of the state after a number of changes. Between two there is room.
+func version(changes int) uint64 { return uint64(changes) << 8 }
+
+func (r *reader) List(ctx context.Context) iter.Seq2[leat.Event, error] {
+	return func(yield func(leat.Event, error) bool) {
+		j := r.journal
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		state := map[int]*string{}
+		for _, c := range j.changes {
+			state[c.key] = c.body
+		}
+		done := make(chan struct{})
+		if j.defect == "list leaks" {
+			go func() { <-done }()
+		}
+		for key, body := range state {
+			switch {
+			case body == nil:
+				continue
+			case j.defect == "lists less" && key == 5:
+				continue
+			}
+			e := leat.Event{ID: j.ID(key), Source: "journal:test", Time: time.Now(), Document: &leat.Document{Body: *body}}
+			switch j.defect {
+			case "lists other titles":
+				e.Document.Title = "title"
+			case "list reads ahead":
+				e.Document.Body = strings.Clone(*body)
+				r.ahead = append(r.ahead, change{key, &e.Document.Body})
+			}
+			if err := ctx.Err(); err != nil {
+				if j.defect != "list ends quietly" {
+					yield(leat.Event{}, err)
+				}
+				return
+			}
+			if !yield(e, nil) {
+				return
+			}
+		}
+		close(done)
+	}
+}
+
+func (r *reader) Look(ctx context.Context, l leat.Look) (events []leat.Event, err error) {
+	j := r.journal
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	defer func() {
+		if j.defect != "looks before it takes versions" {
+			return
+		}
+		j.mu.Unlock()
+		time.Sleep(30 * time.Millisecond)
+		j.mu.Lock()
+		for i := range events {
+			events[i].Version = max(version(len(j.changes)), l.Above[i]+1)
+		}
+	}()
+	for i, id := range l.IDs {
+		e := leat.Event{ID: id, Version: max(version(len(j.changes)), l.Above[i]+1), Source: "journal:test", Time: time.Now()}
+		for _, c := range j.changes {
+			switch {
+			case j.ID(c.key) != id:
+			case c.body != nil:
+				e.Document = &leat.Document{Body: *c.body}
+			case j.defect != "looks past deletes":
+				e.Document = nil
+			}
+		}
+		switch j.defect {
+		case "looks too low":
+			e.Version = max(1, l.Above[i])
+		case "looks too high":
+			e.Version = max(version(len(j.changes)+1000), l.Above[i]+1)
+		}
+		events = append(events, e)
+	}
+	if j.defect == "looks once" {
+		events = events[:min(len(events), 1)]
+	}
+	return events, ctx.Err()
+}
+
 func (r *reader) Run(ctx context.Context, s leat.Session) error {
 	j, defect := r.journal, r.journal.defect
 	var next int
@@ -103,7 +189,7 @@ func (r *reader) Run(ctx context.Context, s leat.Session) error {
 		}
 		for i, c := range rest {
 			next++
-			e := leat.Event{ID: j.ID(c.key), Version: uint64(next), Source: "journal:test", Time: time.Now()}
+			e := leat.Event{ID: j.ID(c.key), Version: version(next), Source: "journal:test", Time: time.Now()}
 			if c.body != nil {
 				e.Document = &leat.Document{Body: *c.body}
 			}
@@ -178,6 +264,17 @@ func TestDefects(t *testing.T) {
 		"body cut":              "Snapshot",
 		"swallows errors":       "EmitError",
 		"late to end":           "Cancel",
+		"lists less":            "List",
+		"lists other titles":    "List",
+		"list reads ahead":      "ListMemory",
+		"list ends quietly":     "ListEnds",
+		"list leaks":            "ListEnds",
+		"looks past deletes":    "Look",
+		"looks once":            "Look",
+		"looks too low":         "Look",
+		"looks too high":        "Look",
+
+		"looks before it takes versions": "LookBeside",
 	} {
 		t.Run(strings.ReplaceAll(defect, " ", "_"), func(t *testing.T) {
 			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestJournal$/^"+test+"$", "-test.timeout=2m")

@@ -91,8 +91,10 @@ func (in *MilvusInstallation) start(ctx context.Context, dir string, settings []
 		// A strongly consistent read waits for the next tick: 20 ms with this, not
 		// 200. It costs a third of a core where nothing happens; with 50, a tenth.
 		"proxy.timeTickInterval=10",
-		// Each channel has ticks of its own: 16 cost a quarter of a core more.
-		"rootCoord.dmlChannelNum=4",
+		// Each channel has ticks of its own: 16 cost a quarter of a core more than 4.
+		// Collections that share one can lose rows when the server is killed. Three
+		// generations of two collections each do not.
+		"rootCoord.dmlChannelNum=8",
 		"queryCoord.checkChannelInterval=50", "queryCoord.checkSegmentInterval=50", "queryCoord.distPullInterval=50",
 		// After SIGKILL a start waits so many seconds, until the killed server's
 		// sessions have expired. A server that was paused for longer ends when
