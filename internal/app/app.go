@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -88,11 +89,10 @@ func (a *App) dataDirError(err error) error {
 	return leat.Hint(fmt.Errorf("data directory: %w", err), "make %s writable, or set data_dir in pipeline.yaml", a.cfg.DataDir)
 }
 
-// connection is a client of the broker and, where this process runs it, the
-// embedded broker itself.
+// connection is a client of the broker.
 type connection struct {
 	*bus.Client
-	embedded *bus.Embedded
+	embedded io.Closer // the embedded broker, or the stay with that of another process; nil: there is a cluster
 }
 
 func (c connection) Close() error {
@@ -109,24 +109,33 @@ const clientPrefix = "leat@"
 
 // connect reaches the broker. The embedded one is started where no process
 // runs it; own says that this process must be the one that does.
-func (a *App) connect(ctx context.Context, own bool) (connection, error) {
-	for deadline := time.Now().Add(embeddedWait); ; {
-		conn, err := a.connectOnce(ctx, own)
-		// The process that ran the embedded broker may just have ended.
-		if a.cfg.Kafka != nil || !bus.IsAway(err) || time.Now().After(deadline) {
-			return conn, err
-		}
-		select {
-		case <-ctx.Done():
-			return conn, ctx.Err()
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
+func (a *App) connect(ctx context.Context, own bool) (conn connection, err error) {
+	err = a.whileAway(ctx, func() (err error) {
+		conn, err = a.connectOnce(ctx, own)
+		return err
+	})
+	return conn, err
 }
 
 // embeddedWait is how long the embedded broker of another process may be
 // about to start or to end.
 const embeddedWait = 5 * time.Second
+
+// whileAway calls f again where the embedded broker is away, since the process
+// that ran it has ended: another one runs it soon, or this one does.
+func (a *App) whileAway(ctx context.Context, f func() error) error {
+	for deadline := time.Now().Add(embeddedWait); ; {
+		err := f()
+		if a.cfg.Kafka != nil || !bus.IsAway(err) || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
 
 func (a *App) connectOnce(ctx context.Context, own bool) (connection, error) {
 	var conn connection
@@ -142,7 +151,7 @@ func (a *App) connectOnce(ctx context.Context, own bool) (connection, error) {
 		}
 	} else {
 		var addr string
-		if conn.embedded, addr, err = a.embeddedBroker(ctx, own); err != nil {
+		if addr, conn.embedded, err = a.embeddedBroker(ctx, own); err != nil {
 			return conn, err
 		}
 		cfg.Brokers = []string{addr}
@@ -163,32 +172,33 @@ func (a *App) connectOnce(ctx context.Context, own bool) (connection, error) {
 // where none runs it, starts it here. Another process may be about to start it,
 // and a short command such as `leat status` may hold it for a moment, so
 // neither trouble is believed before a while.
-func (a *App) embeddedBroker(ctx context.Context, own bool) (*bus.Embedded, string, error) {
+func (a *App) embeddedBroker(ctx context.Context, own bool) (addr string, _ io.Closer, err error) {
 	if err := os.MkdirAll(a.cfg.DataDir, 0o755); err != nil {
-		return nil, "", a.dataDirError(err)
+		return "", nil, a.dataDirError(err)
 	}
 	for deadline := time.Now().Add(embeddedWait); ; {
-		addr, running, err := "", false, error(nil)
+		running, err := false, error(nil)
 		if !own {
-			if addr, running, err = bus.EmbeddedAddr(a.brokerDir()); running && err == nil {
-				return nil, addr, nil
+			var g *bus.Guest
+			if g, running, err = bus.JoinEmbedded(a.brokerDir()); running && err == nil {
+				return g.Addr, g, nil
 			}
 		}
 		if !running && err == nil {
 			var e *bus.Embedded
 			if e, err = bus.StartEmbedded(ctx, a.brokerDir(), a.log); err == nil {
-				return e, e.Addr(), nil
+				return e.Addr(), e, nil
 			}
 			if !errors.Is(err, leat.ErrInUse) {
-				return nil, "", err
+				return "", nil, err
 			}
 		}
 		if time.Now().After(deadline) {
-			return nil, "", err
+			return "", nil, err
 		}
 		select {
 		case <-ctx.Done():
-			return nil, "", ctx.Err()
+			return "", nil, ctx.Err()
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
@@ -225,15 +235,17 @@ func (a *App) ensureGeneration(ctx context.Context, c connection, n int) error {
 }
 
 // open connects and makes sure of the topics.
-func (a *App) open(ctx context.Context) (connection, error) {
-	conn, err := a.connect(ctx, false)
-	if err != nil {
-		return conn, err
-	}
-	if err := a.ensureTopics(ctx, conn); err != nil {
-		return conn, errors.Join(err, conn.Close())
-	}
-	return conn, nil
+func (a *App) open(ctx context.Context) (conn connection, err error) {
+	err = a.whileAway(ctx, func() (err error) {
+		if conn, err = a.connectOnce(ctx, false); err != nil {
+			return err
+		}
+		if err := a.ensureTopics(ctx, conn); err != nil {
+			return errors.Join(err, conn.Close())
+		}
+		return nil
+	})
+	return conn, err
 }
 
 // source is a configured source under its full name, such as "mysql:shop".

@@ -10,6 +10,7 @@ import (
 
 	"leat"
 	"leat/embedder"
+	"leat/internal/reindex"
 	"leat/internal/search"
 )
 
@@ -169,12 +170,16 @@ func (a *App) modelOf(ctx context.Context, s *stores) (leat.Embedder, error) {
 	if err != nil || kept.Dimension == 0 || kept.Name == model.Name && kept.Dimension == model.Dimension {
 		return a.Embedder()
 	}
-	conn, err := a.connect(ctx, false)
+	var state reindex.State
+	err = a.whileAway(ctx, func() error {
+		conn, err := a.connectOnce(ctx, false)
+		if err != nil {
+			return err
+		}
+		state, err = a.generations(conn).Load(ctx)
+		return errors.Join(err, conn.Close())
+	})
 	if err != nil {
-		return nil, errors.Join(mismatch(kept, model), err)
-	}
-	state, err := a.generations(conn).Load(ctx)
-	if err = errors.Join(err, conn.Close()); err != nil {
 		return nil, errors.Join(mismatch(kept, model), err)
 	}
 	g := state.Find(s.generation)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/sasl"
+	"golang.org/x/sys/unix"
 )
 
 // Header of a record.
@@ -109,9 +110,11 @@ type awayError struct{ error }
 
 func (e awayError) Unwrap() error { return e.error }
 
-// IsAway reports whether Ping found that no broker answers, rather than that one
-// refuses.
-func IsAway(err error) bool { return errors.As(err, new(awayError)) }
+// IsAway reports whether err says that no broker answers, or that one has ended
+// a connection, rather than that it refuses.
+func IsAway(err error) bool {
+	return errors.As(err, new(awayError)) || (closedByPeer(err) || errors.Is(err, unix.ECONNREFUSED)) && !refused(err)
+}
 
 // Ping tells whether a broker answers and lets this client in.
 func (c *Client) Ping(ctx context.Context) error {

@@ -25,6 +25,7 @@ import (
 const (
 	lockFile  = "lock"        // flock'ed while a broker runs; holds who does
 	addrFile  = "broker.json" // where the broker listens, or did last
+	guestFile = "guests"      // flock'ed, shared, by other processes that use the broker
 	dataDir   = "data"        // kfake's own
 	ownerPerm = 0o700
 )
@@ -37,7 +38,7 @@ type holder struct {
 
 // discovery is what broker.json says.
 type discovery struct {
-	PID  int    `json:"pid"` // of the process that wrote it
+	PID  int    `json:"pid"` // of the process that wrote it; 0: the broker is ending
 	Addr string `json:"addr"`
 }
 
@@ -218,17 +219,47 @@ func wouldEmpty(dir string, config map[string]string) (bool, error) {
 // Addr is host:port of the broker.
 func (e *Embedded) Addr() string { return e.addr }
 
-// Close stops the broker. Close its clients first.
-func (e *Embedded) Close() error {
+// Close stops the broker. Close its clients first; guests have a while to end.
+func (e *Embedded) Close() (err error) {
 	e.once.Do(func() {
 		close(e.stop)
 		e.wg.Wait()
 		if e.cluster != nil {
+			err = e.farewell()
 			e.cluster.Close()
 		}
 		e.lock.Close() // and with it the flock
 	})
-	return nil
+	return err
+}
+
+// guestsWait is how long guests may go on with a broker that is about to end.
+const guestsWait = 5 * time.Second
+
+// farewell takes no guests any more and waits until those that are here have left.
+func (e *Embedded) farewell() error {
+	if err := writeDiscovery(e.dir, discovery{Addr: e.addr}); err != nil {
+		return fmt.Errorf("bus: embedded broker: %w", err)
+	}
+	f, err := openGuests(e.dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for end := time.Now().Add(guestsWait); ; time.Sleep(10 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(end) {
+			return nil
+		}
+	}
+}
+
+func openGuests(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, guestFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("bus: embedded broker: %w", err)
+	}
+	return f, nil
 }
 
 // acquire takes the lock of dir. The lock is the kernel's: it ends with the
@@ -241,7 +272,7 @@ func acquire(dir string) (*os.File, error) {
 	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	for i := 0; i < 10 && errors.Is(err, unix.EWOULDBLOCK); i++ {
-		time.Sleep(20 * time.Millisecond) // EmbeddedAddr holds it for a moment
+		time.Sleep(20 * time.Millisecond) // JoinEmbedded holds it for a moment
 		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	}
 	if err != nil {
@@ -275,13 +306,38 @@ func readHolder(path string) holder {
 	return h
 }
 
-// EmbeddedAddr finds the broker that another process runs on dir. running is
+// Guest uses the broker of another process, which does not end meanwhile unless
+// it is killed or the guest stays long.
+type Guest struct {
+	Addr string   // host:port of the broker
+	stay *os.File // locked
+}
+
+// Close says that the broker is not used any more.
+func (g *Guest) Close() error { return g.stay.Close() }
+
+// JoinEmbedded finds the broker that another process runs on dir. running is
 // false where none does, whatever files a killed one has left.
-func EmbeddedAddr(dir string) (addr string, running bool, err error) {
-	f, err := os.Open(filepath.Join(dir, lockFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", false, nil
+func JoinEmbedded(dir string) (g *Guest, running bool, err error) {
+	if _, err := os.Stat(filepath.Join(dir, lockFile)); errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil
 	}
+	g = &Guest{}
+	if g.stay, err = openGuests(dir); err != nil {
+		return nil, false, err
+	}
+	if err = unix.Flock(int(g.stay.Fd()), unix.LOCK_SH); err == nil {
+		g.Addr, running, err = embeddedAddr(dir)
+	}
+	if err != nil || !running {
+		g.stay.Close()
+		return nil, running, err
+	}
+	return g, true, nil
+}
+
+func embeddedAddr(dir string) (addr string, running bool, err error) {
+	f, err := os.Open(filepath.Join(dir, lockFile))
 	if err != nil {
 		return "", false, fmt.Errorf("bus: looking for the broker of %s: %w", dir, err)
 	}
@@ -295,11 +351,11 @@ func EmbeddedAddr(dir string) (addr string, running bool, err error) {
 	h := readHolder(filepath.Join(dir, lockFile))
 	d, err := readDiscovery(dir)
 	if err == nil && d.PID != h.PID {
-		err = fmt.Errorf("%s is of process %d", addrFile, d.PID) // left by one that was killed
+		err = fmt.Errorf("%s is of process %d", addrFile, d.PID) // left by one that was killed, or is about to end
 	}
 	if err != nil {
 		err = fmt.Errorf("bus: looking for the broker of %s: %w", dir, err)
-		return "", true, leat.Hint(err, "process %d is still starting, or the file is damaged: try again, then restart that process", h.PID)
+		return "", true, leat.Hint(err, "process %d is starting or ending, or the file is damaged: try again, then restart that process", h.PID)
 	}
 	return d.Addr, true, nil
 }

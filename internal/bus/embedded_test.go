@@ -133,8 +133,8 @@ func TestKill(t *testing.T) {
 			t.Fatal("the child ended by itself")
 		}
 		timer.Stop()
-		if _, running, err := EmbeddedAddr(dir); running || err != nil {
-			t.Fatalf("round %d: after the kill EmbeddedAddr says running %v, %v", round, running, err)
+		if _, running, err := JoinEmbedded(dir); running || err != nil {
+			t.Fatalf("round %d: after the kill JoinEmbedded says running %v, %v", round, running, err)
 		}
 	}
 
@@ -169,16 +169,16 @@ func TestKill(t *testing.T) {
 
 func TestLock(t *testing.T) {
 	dir := t.TempDir()
-	if _, running, err := EmbeddedAddr(dir); running || err != nil {
+	if _, running, err := JoinEmbedded(dir); running || err != nil {
 		t.Fatal(running, err)
 	}
 	e := startBroker(t, dir)
-	addr, running, err := EmbeddedAddr(dir)
-	if err != nil || !running || addr != e.Addr() {
-		t.Fatal(addr, running, err)
+	g, running, err := JoinEmbedded(dir)
+	if err != nil || !running || g.Addr != e.Addr() {
+		t.Fatal(g, running, err)
 	}
-	if !strings.HasPrefix(addr, "127.0.0.1:") {
-		t.Errorf("listens on %s, not on loopback alone", addr)
+	if !strings.HasPrefix(g.Addr, "127.0.0.1:") {
+		t.Errorf("listens on %s, not on loopback alone", g.Addr)
 	}
 	_, err = StartEmbedded(t.Context(), dir, testLog(t))
 	if !errors.Is(err, leat.ErrInUse) {
@@ -189,8 +189,33 @@ func TestLock(t *testing.T) {
 			t.Errorf("hint %q does not name %s", leat.HintOf(err), want)
 		}
 	}
-	e.Close()
-	if _, running, err := EmbeddedAddr(dir); running || err != nil {
+	// A broker ends once its guest has left, and takes no other meanwhile.
+	c := newClient(t, g.Addr)
+	ended := make(chan error, 1)
+	go func() { ended <- e.Close() }()
+	for {
+		other, running, err := JoinEmbedded(dir)
+		if err != nil && running {
+			break
+		}
+		if err != nil || !running {
+			t.Fatalf("while the broker ends: running %v, %v", running, err)
+		}
+		other.Close()
+	}
+	if err := c.Ping(t.Context()); err != nil {
+		t.Errorf("the broker has left its guest: %v", err)
+	}
+	select {
+	case err := <-ended:
+		t.Errorf("the broker did not wait for its guest: %v", err)
+	default:
+	}
+	g.Close()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if _, running, err := JoinEmbedded(dir); running || err != nil {
 		t.Errorf("after Close: running %v, %v", running, err)
 	}
 }
@@ -211,13 +236,15 @@ func TestDamagedDiscovery(t *testing.T) {
 				t.Fatal(err)
 			}
 			e := startBroker(t, dir) // it does not mind what a predecessor left
-			if addr, running, err := EmbeddedAddr(dir); addr != e.Addr() || !running || err != nil {
-				t.Fatal(addr, running, err)
+			g, running, err := JoinEmbedded(dir)
+			if err != nil || !running || g.Addr != e.Addr() {
+				t.Fatal(g, running, err)
 			}
+			g.Close()
 			if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if _, running, err := EmbeddedAddr(dir); !running || err == nil || leat.HintOf(err) == "" {
+			if _, running, err := JoinEmbedded(dir); !running || err == nil || leat.HintOf(err) == "" {
 				t.Errorf("running %v, %v", running, err)
 			}
 		})
