@@ -241,7 +241,7 @@ func (e *Embedder) Embed(ctx context.Context, kind leat.Kind, texts []string) ([
 				return context.Cause(gctx)
 			}
 			defer slots.Release(1)
-			return e.run(run, out)
+			return e.run(gctx, run, out)
 		})
 		lo = hi
 	}
@@ -271,7 +271,7 @@ func (e *Embedder) Embed(ctx context.Context, kind leat.Kind, texts []string) ([
 }
 
 // run embeds windows of one length into out, row-major.
-func (e *Embedder) run(windows []window, out []float32) (err error) {
+func (e *Embedder) run(ctx context.Context, windows []window, out []float32) (err error) {
 	if e.closed.Load() || e.session == nil {
 		return errClosed
 	}
@@ -298,11 +298,25 @@ func (e *Embedder) run(windows []window, out []float32) (err error) {
 		return fmt.Errorf("onnxruntime: %w", err)
 	}
 	defer func() { err = errors.Join(err, res.Destroy()) }()
-	if err := e.session.Run([]ort.Value{in}, []ort.Value{res}); err != nil {
+	infer := func() error { return e.session.Run([]ort.Value{in}, []ort.Value{res}) }
+	if stepsAside(ctx) {
+		err = aside(infer)
+	} else {
+		err = infer()
+	}
+	if err != nil {
 		return fmt.Errorf("onnxruntime: %w", err)
 	}
 	return nil
 }
+
+type asideKey struct{}
+
+// Aside has the model give way to all else that runs on the machine while it
+// embeds with the context.
+func Aside(ctx context.Context) context.Context { return context.WithValue(ctx, asideKey{}, true) }
+
+func stepsAside(ctx context.Context) bool { return ctx.Value(asideKey{}) != nil }
 
 func normalise(v []float32) {
 	var sum float64

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"leat"
+	"leat/embedder/builtin"
 	"leat/internal/bus"
 )
 
@@ -119,12 +120,12 @@ type patientModel struct {
 func (m patientModel) Embed(ctx context.Context, kind leat.Kind, texts []string) ([][]float32, error) {
 	var out [][]float32
 	for len(texts) > 0 {
-		n := len(texts)
+		n, ectx := len(texts), ctx
 		if m.flow.state().Live != m.flow.generation {
 			m.flow.turns.wait(ctx)
-			n = min(n, m.flow.turns.cores())
+			n, ectx = min(n, m.flow.turns.cores()), builtin.Aside(ctx)
 		}
-		vectors, err := m.Embedder.Embed(ctx, kind, texts[:n])
+		vectors, err := m.Embedder.Embed(ectx, kind, texts[:n])
 		if err != nil {
 			return nil, err
 		}

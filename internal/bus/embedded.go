@@ -233,8 +233,9 @@ func (e *Embedded) Close() (err error) {
 	return err
 }
 
-// guestsWait is how long guests may go on with a broker that is about to end.
-const guestsWait = 5 * time.Second
+// guestsWait is how long guests may go on with a broker that is about to end:
+// less than a leat run that is started meanwhile waits for it.
+const guestsWait = 2 * time.Second
 
 // farewell takes no guests any more and waits until those that are here have left.
 func (e *Embedded) farewell() error {

@@ -113,13 +113,13 @@ func TestBadFiles(t *testing.T) {
 	p.noDeadLetters()
 }
 
-// TestHugeFileInBoundedMemory has leat take up a text of 200 MB while its
+// TestHugeFileInBoundedMemory has leat take up a text of 100 MB while its
 // resident memory is watched (I8).
 func TestHugeFileInBoundedMemory(t *testing.T) {
 	if testing.Short() {
-		t.Skip("left out under -short: takes up a file of 200 MB")
+		t.Skip("left out under -short: takes up a file of 100 MB")
 	}
-	const size, limitMB = 200 << 20, 400
+	const size, limitMB = 100 << 20, 300
 	notes := t.TempDir()
 	path := filepath.Join(notes, "huge.txt")
 	f, err := os.Create(path)
