@@ -119,7 +119,7 @@ func TestHugeFileInBoundedMemory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("left out under -short: takes up a file of 100 MB")
 	}
-	const size, limitMB = 100 << 20, 300
+	const size, limitMB = 100 << 20, 350
 	notes := t.TempDir()
 	path := filepath.Join(notes, "huge.txt")
 	f, err := os.Create(path)
