@@ -48,7 +48,7 @@ test-short: ## what needs no server and no model, in seconds
 oracle: servers ## long runs of changes, re-indexes and kills, each generation compared with the sources; SEEDS=10
 	@for n in $$(seq $(SEEDS)); do \
 		seed=$$(((RANDOM << 30) + (RANDOM << 15) + RANDOM)); echo "== $$n of $(SEEDS): seed $$seed"; \
-		LEAT_E2E_ORACLE=long LEAT_E2E_SEED=$$seed go test -count=1 -timeout 90m -run '^TestOracle' ./internal/e2e || { \
+		LEAT_E2E_ORACLE=long LEAT_E2E_SEED=$$seed go test -v -count=1 -timeout 90m -run '^TestOracle' ./internal/e2e || { \
 			echo "FAILED: repeat with LEAT_E2E_ORACLE=long LEAT_E2E_SEED=$$seed go test -run '^TestOracle' ./internal/e2e"; exit 1; }; \
 	done
 
