@@ -17,9 +17,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -30,6 +28,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"leat"
+	"leat/bench/program"
 	"leat/internal/testenv/local"
 	"leat/sinks/elastic"
 )
@@ -251,7 +250,7 @@ func BenchmarkFreshness(b *testing.B) {
 		b.Run(way.name, func(b *testing.B) {
 			var waits []time.Duration
 			var batches int
-			cpu := cpuTime(b, es.PID())
+			cpu := program.CPU(b, es.PID())
 			for range b.N {
 				version++
 				w, n, err := change(b.Context(), x, way.refresh, version, rate*seconds, rate, func(i int) string { return id(rnd.IntN(documents)) })
@@ -268,7 +267,7 @@ func BenchmarkFreshness(b *testing.B) {
 			b.ReportMetric(at(.5), "p50-ms")
 			b.ReportMetric(at(.99), "p99-ms")
 			b.ReportMetric(float64(batches)/float64(b.N*seconds), "batches/s")
-			b.ReportMetric((cpuTime(b, es.PID())-cpu).Seconds()*1000/float64(b.N*rate*seconds), "server-CPU-ms/row")
+			b.ReportMetric((program.CPU(b, es.PID())-cpu).Seconds()*1000/float64(b.N*rate*seconds), "server-CPU-ms/row")
 		})
 	}
 }
@@ -341,22 +340,4 @@ func change(ctx context.Context, x *elastic.Index, refresh bool, version uint64,
 		return nil
 	})
 	return waits, batches, g.Wait()
-}
-
-// cpuTime is what a process has used so far.
-func cpuTime(b *testing.B, pid int) time.Duration {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		b.Skip(err)
-	}
-	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')'):]))
-	var ticks int
-	for _, f := range fields[12:14] { // utime, stime
-		n, err := strconv.Atoi(f)
-		if err != nil {
-			b.Fatal(err)
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * 10 * time.Millisecond
 }

@@ -170,6 +170,25 @@ func ResidentMB(b *testing.B, pid int) float64 {
 	return mb
 }
 
+// CPU is what a process has used of the processors so far: unlike the time that
+// something takes it does not depend on what else the machine does.
+func CPU(b *testing.B, pid int) time.Duration {
+	b.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	var ticks int
+	for _, f := range strings.Fields(string(stat[bytes.LastIndexByte(stat, ')'):]))[12:14] { // utime, stime
+		n, err := strconv.Atoi(f)
+		if err != nil {
+			b.Fatal(err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
+}
+
 func memory(pid int, field string) (mb float64, err error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

@@ -13,7 +13,11 @@ import (
 	"time"
 
 	"leat"
+	"leat/bench/program"
 	"leat/internal/search"
+	"leat/internal/testenv"
+	"leat/sinks/elastic"
+	"leat/sinks/milvus"
 	"leat/sinks/sqlite"
 )
 
@@ -25,10 +29,55 @@ const (
 // BenchmarkLatency asks both sets' questions of 20,000 chunks. It reports the
 // first search of a process, which loads the vectors, apart.
 func BenchmarkLatency(b *testing.B) {
-	sets := both(b)
 	m := model(b)
 	dir := b.TempDir()
 	text, vectors := stores(b, dir, m.Model())
+	latency(b, m, text, vectors, map[string]func() time.Duration{"cpu-ms": cpu}, func(b *testing.B) (leat.TextIndex, leat.VectorIndex) {
+		store, err := sqlite.OpenReader(filepath.Join(dir, "store.db"), sqlite.Config{}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { store.Close() })
+		t, err := store.Text(1)
+		if err != nil {
+			b.Fatal(err)
+		}
+		v, err := store.Vectors(1, m.Model())
+		if err != nil {
+			b.Fatal(err)
+		}
+		return t, v
+	})
+}
+
+// BenchmarkLatencyOnServers is the same over Elasticsearch and Milvus, and
+// reports what each of them has used of the processors.
+func BenchmarkLatencyOnServers(b *testing.B) {
+	m := model(b)
+	es, mv := testenv.Elasticsearch(b), testenv.Milvus(b, testenv.Flags("proxy.timeTickInterval=50"))
+	log := slog.New(slog.DiscardHandler)
+	text, err := elastic.Open(b.Context(), elastic.Config{URLs: []string{es.URL()}, Replicas: new(int)}, "bench", 1, log)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer text.Close()
+	vectors, err := milvus.Open(b.Context(), milvus.Config{Address: mv.Addr()}, "bench", 1, m.Model(), log)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer vectors.Close()
+	of := map[string]func() time.Duration{"cpu-ms": cpu}
+	for name, s := range map[string]interface{ PID() int }{"elastic-cpu-ms": es, "milvus-cpu-ms": mv} {
+		of[name] = func() time.Duration { return program.CPU(b, s.PID()) }
+	}
+	latency(b, m, text, vectors, of, func(*testing.B) (leat.TextIndex, leat.VectorIndex) { return text, vectors })
+}
+
+// latency fills two indexes and asks them again and again, the model as it is,
+// not what it answered before. used tells of processors.
+func latency(b *testing.B, m *remembering, text leat.TextIndex, vectors leat.VectorIndex, used map[string]func() time.Duration,
+	open func(b *testing.B) (leat.TextIndex, leat.VectorIndex)) {
+	sets := both(b)
 	ctx := context.Background()
 	for part := range slices.Chunk(many(sets, chunks, m.Model().Dimension), batch) {
 		for _, x := range []leat.Sink{text, vectors} {
@@ -40,21 +89,8 @@ func BenchmarkLatency(b *testing.B) {
 	for _, mode := range []search.Mode{search.Text, search.Vector, search.Hybrid} {
 		for _, s := range sets {
 			b.Run(fmt.Sprintf("%s/%s", mode, s.name), func(b *testing.B) {
-				store, err := sqlite.OpenReader(filepath.Join(dir, "store.db"), sqlite.Config{}, slog.New(slog.DiscardHandler))
-				if err != nil {
-					b.Fatal(err)
-				}
-				defer store.Close()
 				before := heap()
-				t, err := store.Text(1)
-				if err != nil {
-					b.Fatal(err)
-				}
-				v, err := store.Vectors(1, m.Model())
-				if err != nil {
-					b.Fatal(err)
-				}
-				// The model itself, not what it answered before.
+				t, v := open(b)
 				searcher := search.New(t, v, m.Embedder)
 				var took []time.Duration
 				ask := func(i int) {
@@ -65,20 +101,24 @@ func BenchmarkLatency(b *testing.B) {
 					took = append(took, time.Since(start))
 				}
 				ask(0)
-				busy := cpu(b)
+				busy := map[string]time.Duration{}
+				for name, f := range used {
+					busy[name] = f()
+				}
 				for i := range b.N {
 					ask(i + 1)
 				}
-				busy = cpu(b) - busy
+				ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+				for name, f := range used {
+					b.ReportMetric(ms(f()-busy[name])/float64(b.N), name)
+				}
 				first := took[0]
 				took = took[1:]
 				slices.Sort(took)
-				ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 				b.ReportMetric(0, "ns/op")
 				b.ReportMetric(ms(first), "first-ms")
 				b.ReportMetric(ms(took[len(took)/2]), "p50-ms")
 				b.ReportMetric(ms(took[len(took)*99/100]), "p99-ms")
-				b.ReportMetric(ms(busy)/float64(b.N), "cpu-ms")
 				b.ReportMetric(float64(heap()-before)/(1<<20), "heap-MiB")
 				runtime.KeepAlive(searcher)
 			})
@@ -88,10 +128,10 @@ func BenchmarkLatency(b *testing.B) {
 
 // cpu is what the process has used of the processors: unlike the time a search
 // takes it does not depend on what else the machine does.
-func cpu(b *testing.B) time.Duration {
+func cpu() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
+		panic(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -85,8 +85,7 @@ func (o *oracle) kill() {
 // crash kills a server and starts it a few changes later.
 func (o *oracle) crash(name string, x server) {
 	if o.search != nil {
-		o.search.faults.Add(1)
-		defer o.search.faults.Add(1)
+		defer o.search.fault()()
 	}
 	o.disturbed = true
 	x.Kill(o.t)

@@ -106,6 +106,14 @@ func (s *Server) Host() string {
 	return host
 }
 
+// PID is the process's id; 0 where the server was running already.
+func (s *Server) PID() int {
+	if s.process == nil {
+		return 0
+	}
+	return s.process.PID()
+}
+
 // Stop ends the server in good order; Start runs it again on the same port.
 func (s *Server) Stop(t testing.TB) { t.Helper(); s.do(t, (*local.Process).Stop) }
 

@@ -203,6 +203,9 @@ func (c *conn) wrap(ctx context.Context, op string, err error) error {
 // asItIs has a read take what the server has at hand, without waiting.
 const asItIs = 1
 
+// logicalBits of a timestamp, the lowest, count within a millisecond.
+const logicalBits = 18
+
 // now is a timestamp of the server: a read at it waits until the server has
 // applied all that was acknowledged before (about 200 ms by default, its
 // proxy.timeTickInterval), and further reads at it wait no more.

@@ -389,6 +389,7 @@ func TestAgainCutBetweenCalls(t *testing.T) {
 			t.Fatalf("call %d was cut: %v, Apply says %v", n, reached, err)
 		}
 		// What was sound is found all the while.
+		refresh(t, y)
 		for _, r := range []leat.Revision{whole, parts} {
 			matches, err := y.SearchVector(t.Context(), r.Chunks[3].Vector, 1000)
 			if err != nil || !slices.ContainsFunc(matches, func(m leat.Match) bool {
@@ -438,6 +439,7 @@ func TestAgainUnderSearches(t *testing.T) {
 	if _, err := w.Apply(t.Context(), []leat.Revision{d}); err != nil {
 		t.Fatal(err)
 	}
+	refresh(t, r)
 	d.Again = true
 	done, stop := make(chan error, 1), make(chan struct{})
 	go func() {

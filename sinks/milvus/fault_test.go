@@ -229,6 +229,7 @@ func TestLateWriter(t *testing.T) {
 		if diff := cmp.Diff(want, versions(t, y, "")); diff != "" {
 			t.Fatalf("%s: %s", when, diff)
 		}
+		refresh(t, y)
 		for version := range 3 {
 			q := make([]float32, sinktest.Dimension)
 			q[version+1] = 1

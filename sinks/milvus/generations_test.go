@@ -287,6 +287,7 @@ func TestMark(t *testing.T) {
 	if err := x.write(t.Context(), []chunkRow{mark}, nil); err != nil {
 		t.Fatal(err)
 	}
+	refresh(t, x)
 	for limit := 1; limit < 3; limit++ {
 		m, err := x.SearchVector(t.Context(), mark.chunk.Vector, limit)
 		if err != nil || len(m) != 1 || m[0].Document != "d" {

@@ -34,6 +34,7 @@ type Index struct {
 	model  leat.Model
 	log    *slog.Logger
 	reader bool
+	seen   atomic.Uint64 // a time that no search lags behind
 
 	doubtful atomic.Bool // a try may just have failed, here or in another process
 	mu       sync.Mutex
@@ -63,9 +64,14 @@ func open(ctx context.Context, cfg Config, name string, generation int, model le
 	}
 	x := &Index{db: c, names: collectionNames(name, generation), model: model, log: log}
 	x.doubtful.Store(true)
-	if err := x.prepare(ctx); err != nil {
+	err = x.prepare(ctx)
+	if err == nil {
+		err = x.Refresh(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(err, c.close())
 	}
+	x.warnOfSharedChannels(ctx)
 	return x, nil
 }
 
@@ -81,6 +87,9 @@ func OpenReader(ctx context.Context, cfg Config, name string, generation int, lo
 	err = x.present(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = leat.Hint(err, "nothing has been indexed here yet: start `leat run` first")
+	}
+	if err == nil {
+		err = x.Refresh(ctx)
 	}
 	if err != nil {
 		return nil, errors.Join(err, c.close())

@@ -149,6 +149,14 @@ func (p *pool) open(t testing.TB, dir string) leat.VectorIndex {
 	return x
 }
 
+// refresh has searches see all that was applied.
+func refresh(t testing.TB, x leat.VectorIndex) {
+	t.Helper()
+	if err := x.(*Index).Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestVectorConformance(t *testing.T) {
 	// A step of a sequence asks the server some 20 times.
 	for name, value := range map[string]string{"rapid.checks": "5", "rapid.steps": "12"} {

@@ -183,6 +183,7 @@ func TestSegments(t *testing.T) {
 		}
 		q := make([]float32, sinktest.Dimension)
 		q[2] = 1
+		refresh(t, x)
 		matches, err := x.SearchVector(t.Context(), q, 1000)
 		if err != nil || len(matches) != 1000 {
 			t.Fatalf("%d matches, %v", len(matches), err)

@@ -264,6 +264,7 @@ func readerDuringChange(t *testing.T, open opener) {
 		return append(numbered(fmt.Sprintf("v%dn", v), 3), "constant")
 	}
 	w.apply(t, leat.Applied, revision("d", 1, texts(1)...))
+	r.settle(t)
 	const last = 40
 	g, ctx := errgroup.WithContext(t.Context())
 	done := make(chan struct{})
