@@ -77,7 +77,11 @@ func (x *Index) Apply(ctx context.Context, revisions []leat.Revision) (outcomes 
 	g, gctx = errgroup.WithContext(ctx)
 	g.Go(func() error { return x.bulk(gctx, stale, false) })
 	g.Go(func() error { return x.removeLeftovers(gctx, plans, shown) })
-	return outcomes, g.Wait()
+	if err := g.Wait(); err != nil {
+		x.written.doubt(plans)
+		return nil, err
+	}
+	return outcomes, nil
 }
 
 // flip writes the states and reports whether searches now see all that was durable

@@ -22,12 +22,17 @@ type failing struct {
 	mu       sync.Mutex
 	left     int
 	failed   bool
+	healed   bool
 }
 
 var errEnded = errors.New("the process has ended")
 
 func (f *failing) RoundTrip(r *http.Request) (*http.Response, error) {
 	f.mu.Lock()
+	if f.healed {
+		f.mu.Unlock()
+		return f.under.RoundTrip(r)
+	}
 	f.left--
 	left := f.left
 	f.failed = f.failed || left <= 0
@@ -208,6 +213,43 @@ func TestEndBetweenCalls(t *testing.T) {
 			}
 			if !newer {
 				mustApply(t, x, rest)
+			}
+		}
+	}
+}
+
+// TestTriedAgain cuts a process off before or after each of its requests, and
+// has it apply the batch once more (I7).
+func TestTriedAgain(t *testing.T) {
+	cfg := config(t)
+	name := nameOf(t.TempDir())
+	drop(t, cfg, name)
+	for _, answered := range []bool{false, true} {
+		for n, whole := 1, false; !whole; n++ {
+			x := open(t, cfg, name)
+			id := func(s string) string { return fmt.Sprint(n, answered, "/", s) }
+			mustApply(t, x, textRevision(id("changed"), 1, "old 1", "old 2"), textRevision(id("deleted"), 1, "gone"))
+			// As long as searches were shown a batch just now they are not shown the next.
+			mustApply(t, x, textRevision(id("another"), 1, "one"))
+			batch := []leat.Revision{textRevision(id("changed"), 2, "new"), {Document: id("deleted"), Version: 2, Deleted: true, Last: true}}
+			f := &failing{under: x.http, answered: answered, left: n}
+			if err := x.over(cfg, f); err != nil {
+				t.Fatal(err)
+			}
+			_, err := x.Apply(t.Context(), batch)
+			if whole = !f.failed; whole != (err == nil) || whole && n < 4 {
+				t.Fatalf("a batch that was cut off at request %d: %v, and Apply says %v", n, f.failed, err)
+			}
+			f.mu.Lock()
+			f.healed = true
+			f.mu.Unlock()
+			mustApply(t, x, batch...)
+			if err := x.Refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			want := contents{Texts: map[string][]string{}, States: 2, Chunks: 1}
+			if diff := cmp.Diff(want, contents{Texts: map[string][]string{}}.kept(t, x, id("changed"), id("deleted"))); diff != "" {
+				t.Errorf("cut off at request %d, answered %v: the index differs (-want +got):\n%s", n, answered, diff)
 			}
 		}
 	}

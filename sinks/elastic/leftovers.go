@@ -42,6 +42,19 @@ func (w *written) add(docs map[string]replaced) {
 	merge(w.docs, docs)
 }
 
+// doubt has all chunks of the documents of plans searched for: those that are
+// known may not have been removed.
+func (w *written) doubt(plans []*plan) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range plans {
+		if d, ok := w.docs[p.hash]; ok {
+			d.was = nil
+			w.docs[p.hash] = d
+		}
+	}
+}
+
 // move puts all that there are to others.
 func (w *written) move(to map[string]replaced) {
 	w.mu.Lock()
