@@ -42,23 +42,12 @@ deploy() { # a module of its own: what it needs is no dependency of leat
 	(cd deploy/check && go vet ./... && go test -timeout 60m ./...)
 }
 
-# The end-to-end tests take as long as all others, and wait much of that time, so
-# they run beside them. What they test is a program of its own, which they build:
-# the race detector would see little. SQLite, which is C made into Go, runs ten
-# times slower under it, and what it could find there is not ours. bench/ holds
-# benchmarks alone, which lint has compiled; to link them would take a while.
+# SQLite, which is C made into Go, runs ten times slower under the race detector,
+# and what it could find there is not ours. bench/ holds benchmarks alone, which
+# lint has compiled; to link them would take a while.
 tests() {
-	local log beside status
-	log=$(mktemp)
-	(trap - INT && exec go test -timeout 60m ./internal/e2e) >"$log" 2>&1 & # Ctrl-C ends it, too
-	beside=$!
-	go list ./... | grep -vE '^leat/(bench/|internal/e2e$)' |
+	go list -f '{{.ImportPath}}' ./... | grep -v '^leat/bench/' |
 		xargs go test -race -gcflags=modernc.org/libc=-race=false -gcflags=modernc.org/sqlite/lib=-race=false -timeout 60m
-	status=$?
-	wait $beside || status=1
-	cat "$log"
-	rm -f "$log"
-	return $status
 }
 
 if [ "${1:-}" = -short ]; then
