@@ -47,23 +47,27 @@ func BenchmarkQuality(b *testing.B) {
 func BenchmarkQualityOnServers(b *testing.B) {
 	m := model(b)
 	es, mv := testenv.Elasticsearch(b), testenv.Milvus(b)
+	quality(b, m, func(name string) (leat.TextIndex, leat.VectorIndex) { return onServers(b, es, mv, name, m.Model()) })
+}
+
+// onServers opens two empty indexes.
+func onServers(b *testing.B, es *testenv.Elasticsearch8, mv *testenv.MilvusServer, name string, m leat.Model) (leat.TextIndex, leat.VectorIndex) {
+	b.Helper()
 	log := slog.New(slog.DiscardHandler)
-	quality(b, m, func(name string) (leat.TextIndex, leat.VectorIndex) {
-		text, err := elastic.Open(b.Context(), elastic.Config{URLs: []string{es.URL()}, Replicas: new(int)}, name, 1, log)
-		if err != nil {
-			b.Fatal(err)
+	text, err := elastic.Open(b.Context(), elastic.Config{URLs: []string{es.URL()}, Replicas: new(int)}, name, 1, log)
+	if err != nil {
+		b.Fatal(err)
+	}
+	vectors, err := milvus.Open(b.Context(), milvus.Config{Address: mv.Addr()}, name, 1, m, log)
+	if err != nil {
+		b.Fatal(errors.Join(err, text.Close()))
+	}
+	b.Cleanup(func() {
+		if err := errors.Join(text.Close(), vectors.Close()); err != nil {
+			b.Error(err)
 		}
-		vectors, err := milvus.Open(b.Context(), milvus.Config{Address: mv.Addr()}, name, 1, m.Model(), log)
-		if err != nil {
-			b.Fatal(errors.Join(err, text.Close()))
-		}
-		b.Cleanup(func() {
-			if err := errors.Join(text.Close(), vectors.Close()); err != nil {
-				b.Error(err)
-			}
-		})
-		return text, vectors
 	})
+	return text, vectors
 }
 
 func quality(b *testing.B, m leat.Embedder, open func(name string) (leat.TextIndex, leat.VectorIndex)) {

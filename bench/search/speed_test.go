@@ -5,10 +5,10 @@ import (
 	"database/sql"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
-	"syscall"
 	"testing"
 	"time"
 
@@ -16,8 +16,6 @@ import (
 	"leat/bench/program"
 	"leat/internal/search"
 	"leat/internal/testenv"
-	"leat/sinks/elastic"
-	"leat/sinks/milvus"
 	"leat/sinks/sqlite"
 )
 
@@ -32,7 +30,7 @@ func BenchmarkLatency(b *testing.B) {
 	m := model(b)
 	dir := b.TempDir()
 	text, vectors := stores(b, dir, m.Model())
-	latency(b, m, text, vectors, map[string]func() time.Duration{"cpu-ms": cpu}, func(b *testing.B) (leat.TextIndex, leat.VectorIndex) {
+	latency(b, m, text, vectors, map[string]int{"cpu-ms": os.Getpid()}, func(b *testing.B) (leat.TextIndex, leat.VectorIndex) {
 		store, err := sqlite.OpenReader(filepath.Join(dir, "store.db"), sqlite.Config{}, slog.New(slog.DiscardHandler))
 		if err != nil {
 			b.Fatal(err)
@@ -54,28 +52,15 @@ func BenchmarkLatency(b *testing.B) {
 // reports what each of them has used of the processors.
 func BenchmarkLatencyOnServers(b *testing.B) {
 	m := model(b)
-	es, mv := testenv.Elasticsearch(b), testenv.Milvus(b, testenv.Flags("proxy.timeTickInterval=50"))
-	log := slog.New(slog.DiscardHandler)
-	text, err := elastic.Open(b.Context(), elastic.Config{URLs: []string{es.URL()}, Replicas: new(int)}, "bench", 1, log)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer text.Close()
-	vectors, err := milvus.Open(b.Context(), milvus.Config{Address: mv.Addr()}, "bench", 1, m.Model(), log)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer vectors.Close()
-	of := map[string]func() time.Duration{"cpu-ms": cpu}
-	for name, s := range map[string]interface{ PID() int }{"elastic-cpu-ms": es, "milvus-cpu-ms": mv} {
-		of[name] = func() time.Duration { return program.CPU(b, s.PID()) }
-	}
-	latency(b, m, text, vectors, of, func(*testing.B) (leat.TextIndex, leat.VectorIndex) { return text, vectors })
+	es, mv := testenv.Elasticsearch(b), testenv.Milvus(b, testenv.Flags("proxy.timeTickInterval=200")) // as shipped
+	text, vectors := onServers(b, es, mv, "bench", m.Model())
+	processes := map[string]int{"cpu-ms": os.Getpid(), "elastic-cpu-ms": es.PID(), "milvus-cpu-ms": mv.PID()}
+	latency(b, m, text, vectors, processes, func(*testing.B) (leat.TextIndex, leat.VectorIndex) { return text, vectors })
 }
 
 // latency fills two indexes and asks them again and again, the model as it is,
-// not what it answered before. used tells of processors.
-func latency(b *testing.B, m *remembering, text leat.TextIndex, vectors leat.VectorIndex, used map[string]func() time.Duration,
+// not what it answered before. It reports what processes, by metric, use of the processors.
+func latency(b *testing.B, m *remembering, text leat.TextIndex, vectors leat.VectorIndex, processes map[string]int,
 	open func(b *testing.B) (leat.TextIndex, leat.VectorIndex)) {
 	sets := both(b)
 	ctx := context.Background()
@@ -102,15 +87,15 @@ func latency(b *testing.B, m *remembering, text leat.TextIndex, vectors leat.Vec
 				}
 				ask(0)
 				busy := map[string]time.Duration{}
-				for name, f := range used {
-					busy[name] = f()
+				for name, pid := range processes {
+					busy[name] = program.CPU(b, pid)
 				}
 				for i := range b.N {
 					ask(i + 1)
 				}
 				ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-				for name, f := range used {
-					b.ReportMetric(ms(f()-busy[name])/float64(b.N), name)
+				for name, pid := range processes {
+					b.ReportMetric(ms(program.CPU(b, pid)-busy[name])/float64(b.N), name)
 				}
 				first := took[0]
 				took = took[1:]
@@ -124,16 +109,6 @@ func latency(b *testing.B, m *remembering, text leat.TextIndex, vectors leat.Vec
 			})
 		}
 	}
-}
-
-// cpu is what the process has used of the processors: unlike the time a search
-// takes it does not depend on what else the machine does.
-func cpu() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		panic(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func heap() int64 {

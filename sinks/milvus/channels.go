@@ -36,7 +36,7 @@ func (x *Index) sharedChannels(ctx context.Context) (pairs [][2]string, err erro
 	slices.Sort(all)
 	channels := map[string][]string{} // of collections
 	for _, name := range all {
-		c, err := x.db.client.DescribeCollection(ctx, milvusclient.NewDescribeCollectionOption(name))
+		c, err := x.db.describe(ctx, name)
 		if err != nil {
 			continue // it has been dropped since, or is not for this account
 		}

@@ -46,11 +46,11 @@ func TestSharedChannels(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer drop(other)
-		c, err := x.db.client.DescribeCollection(t.Context(), milvusclient.NewDescribeCollectionOption(other))
+		c, err := x.db.describe(t.Context(), other)
 		if err != nil {
 			t.Fatal(err)
 		}
-		own, err := x.db.client.DescribeCollection(t.Context(), milvusclient.NewDescribeCollectionOption(x.names.chunks))
+		own, err := x.db.describe(t.Context(), x.names.chunks)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -218,6 +218,14 @@ func (c *conn) now(ctx context.Context) (ts uint64, err error) {
 	return ts, err
 }
 
+func (c *conn) describe(ctx context.Context, collection string) (d *entity.Collection, err error) {
+	err = c.call(ctx, "describe collection "+collection, func(ctx context.Context) (err error) {
+		d, err = c.client.DescribeCollection(ctx, milvusclient.NewDescribeCollectionOption(collection))
+		return err
+	})
+	return d, err
+}
+
 // rows are fields of rows that a query or a search found.
 type rows struct {
 	n      int

@@ -165,11 +165,7 @@ func (x *Index) prepareCollection(ctx context.Context, name string) error {
 // describe compares what is there with what is configured; a reader takes the
 // model that is there. It fails with fs.ErrNotExist where nothing is there.
 func (x *Index) describe(ctx context.Context, name string) error {
-	var c *entity.Collection
-	err := x.db.call(ctx, "describe collection "+name, func(ctx context.Context) (err error) {
-		c, err = x.db.client.DescribeCollection(ctx, milvusclient.NewDescribeCollectionOption(name))
-		return err
-	})
+	c, err := x.db.describe(ctx, name)
 	if errors.Is(err, merr.ErrCollectionNotFound) {
 		return fmt.Errorf("%s: collection %s: %w", x.db.at, name, fs.ErrNotExist)
 	}

@@ -96,7 +96,7 @@ func (x *Index) current(ctx context.Context, vector []float32, limit int, found 
 	for _, m := range found {
 		newest[m.Document] = max(newest[m.Document], m.Version)
 	}
-	held, err := x.held(ctx, keys(newest), ts, briefFields)
+	held, err := x.held(ctx, slices.Collect(maps.Keys(newest)), ts, briefFields)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +119,7 @@ func (x *Index) current(ctx context.Context, vector []float32, limit int, found 
 		if ts, err = x.db.now(ctx); err != nil {
 			return nil, err
 		}
-		if held, err = x.held(ctx, keys(newest), ts, briefFields); err != nil {
+		if held, err = x.held(ctx, slices.Collect(maps.Keys(newest)), ts, briefFields); err != nil {
 			return nil, err
 		}
 		var hashes []int64
@@ -163,8 +163,4 @@ func settled(matches []leat.Match, open map[string]uint64) {
 	for _, m := range matches {
 		delete(open, m.Document)
 	}
-}
-
-func keys(of map[string]uint64) []string {
-	return slices.Collect(maps.Keys(of))
 }
