@@ -53,19 +53,18 @@ func (x *Index) Apply(ctx context.Context, revisions []leat.Revision) (outcomes 
 
 	var stale []*item
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return x.bulk(gctx, chunks, false) })
+	g.Go(func() error { return x.bulk(gctx, chunks) })
 	g.Go(func() (err error) {
 		var surplus []*item
 		if stale, surplus, err = x.besides(gctx, plans); err != nil {
 			return err
 		}
-		return x.bulk(gctx, surplus, false)
+		return x.bulk(gctx, surplus)
 	})
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	shown, err := x.flip(ctx, states, certain)
-	if err != nil {
+	if err := x.bulk(ctx, states); err != nil {
 		return nil, err
 	}
 	if err := x.settle(ctx, plans, revisions, outcomes); err != nil {
@@ -74,27 +73,17 @@ func (x *Index) Apply(ctx context.Context, revisions []leat.Revision) (outcomes 
 	for _, p := range plans {
 		stale = append(stale, p.stale()...)
 	}
-	g, gctx = errgroup.WithContext(ctx)
-	g.Go(func() error { return x.bulk(gctx, stale, false) })
-	g.Go(func() error { return x.removeLeftovers(gctx, plans, shown) })
-	if err := g.Wait(); err != nil {
-		x.written.doubt(plans)
+	if err := x.bulk(ctx, stale); err != nil {
 		return nil, err
 	}
-	return outcomes, nil
-}
-
-// flip writes the states and reports whether searches now see all that was durable
-// before, which they do where that has to be certain.
-func (x *Index) flip(ctx context.Context, states []*item, certain bool) (shown bool, err error) {
-	if len(states) == 0 {
-		if !certain {
-			return false, nil
+	// Only now: searches see a document with the chunks of one version, where they can.
+	shown := certain || len(states) > 0 && x.show()
+	if shown {
+		if err := x.Refresh(ctx); err != nil {
+			return nil, err
 		}
-		return true, x.Refresh(ctx)
 	}
-	shown = x.show() || certain
-	return shown, x.bulk(ctx, states, shown)
+	return outcomes, x.removeLeftovers(ctx, plans, shown)
 }
 
 // settle sees to the states that the server refused. Where another process has
@@ -137,7 +126,7 @@ func (x *Index) settle(ctx context.Context, plans []*plan, revisions []leat.Revi
 		p.held = &held{version: p.final.Version, chunks: p.chunks}
 		items = append(items, it)
 	}
-	if err := x.bulk(ctx, items, true); err != nil {
+	if err := x.bulk(ctx, items); err != nil {
 		return err
 	}
 	for _, it := range items {

@@ -67,9 +67,8 @@ func deletion(of address) *item {
 	return &item{document: of.ID, bytes: append(b, '\n')}
 }
 
-// bulk sends items and returns once every one is durable or its conflict known,
-// and searches see them if show is set.
-func (x *Index) bulk(ctx context.Context, items []*item, show bool) error {
+// bulk sends items and returns once every one is durable or its conflict known.
+func (x *Index) bulk(ctx context.Context, items []*item) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(bulkAtOnce)
 	for len(items) > 0 {
@@ -80,18 +79,18 @@ func (x *Index) bulk(ctx context.Context, items []*item, show bool) error {
 		}
 		request := items[:n]
 		items = items[n:]
-		g.Go(func() error { return x.retried(ctx, request, show) })
+		g.Go(func() error { return x.retried(ctx, request) })
 	}
 	return g.Wait()
 }
 
 // retried sends one request again, a few times, with the items that the cluster
 // was too busy for.
-func (x *Index) retried(ctx context.Context, items []*item, show bool) error {
+func (x *Index) retried(ctx context.Context, items []*item) error {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval = 100 * time.Millisecond
 	_, err := backoff.Retry(ctx, func() (_ struct{}, err error) {
-		items, err = x.request(ctx, items, show)
+		items, err = x.request(ctx, items)
 		if len(items) == 0 && err != nil {
 			err = backoff.Permanent(err)
 		}
@@ -106,7 +105,7 @@ func (x *Index) retried(ctx context.Context, items []*item, show bool) error {
 
 // request sends one request. Where the cluster was too busy for some items it
 // returns them, with an error; every other error comes without items.
-func (x *Index) request(ctx context.Context, items []*item, show bool) ([]*item, error) {
+func (x *Index) request(ctx context.Context, items []*item) ([]*item, error) {
 	var b bytes.Buffer
 	for _, it := range items {
 		b.Write(it.bytes)
@@ -122,9 +121,6 @@ func (x *Index) request(ctx context.Context, items []*item, show bool) ([]*item,
 		}
 	}
 	to := path(x.target, "_bulk") + "?filter_path=errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
-	if show {
-		to += "&refresh=true"
-	}
 	if err := x.call(ctx, http.MethodPost, to, b.Bytes(), &answer); err != nil {
 		var r *refusal
 		if errors.As(err, &r) && !r.heals() && len(items) == 1 {

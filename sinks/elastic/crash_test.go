@@ -1,6 +1,7 @@
 package elastic
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -18,7 +19,8 @@ import (
 // before the n-th leaves, or before its answer comes back.
 type failing struct {
 	under    http.RoundTripper
-	answered bool // the n-th is carried out
+	end      context.CancelFunc // of what the process does: else it would try again for a while
+	answered bool               // the n-th is carried out
 	mu       sync.Mutex
 	left     int
 	failed   bool
@@ -46,6 +48,7 @@ func (f *failing) RoundTrip(r *http.Request) (*http.Response, error) {
 			res.Body.Close()
 		}
 	}
+	f.end()
 	return nil, errEnded
 }
 
@@ -170,11 +173,13 @@ func TestEndBetweenCalls(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			f := &failing{under: x.http, answered: answered, left: n}
+			ctx, end := context.WithCancel(t.Context())
+			f := &failing{under: x.http, end: end, answered: answered, left: n}
 			if err := x.over(cfg, f); err != nil {
 				t.Fatal(err)
 			}
-			_, err = x.Apply(t.Context(), batch)
+			_, err = x.Apply(ctx, batch)
+			end()
 			x.Close()
 			if !f.failed {
 				if n < 6 || err != nil {
@@ -182,7 +187,7 @@ func TestEndBetweenCalls(t *testing.T) {
 				}
 				break
 			}
-			if !errors.Is(err, errEnded) || leat.IsPermanent(err) {
+			if !errors.Is(err, errEnded) && !errors.Is(err, context.Canceled) || leat.IsPermanent(err) {
 				t.Fatalf("%s: %v", what, err)
 			}
 
@@ -232,11 +237,13 @@ func TestTriedAgain(t *testing.T) {
 			// As long as searches were shown a batch just now they are not shown the next.
 			mustApply(t, x, textRevision(id("another"), 1, "one"))
 			batch := []leat.Revision{textRevision(id("changed"), 2, "new"), {Document: id("deleted"), Version: 2, Deleted: true, Last: true}}
-			f := &failing{under: x.http, answered: answered, left: n}
+			ctx, end := context.WithCancel(t.Context())
+			f := &failing{under: x.http, end: end, answered: answered, left: n}
 			if err := x.over(cfg, f); err != nil {
 				t.Fatal(err)
 			}
-			_, err := x.Apply(t.Context(), batch)
+			_, err := x.Apply(ctx, batch)
+			end()
 			if whole = !f.failed; whole != (err == nil) || whole && n < 4 {
 				t.Fatalf("a batch that was cut off at request %d: %v, and Apply says %v", n, f.failed, err)
 			}
@@ -273,7 +280,7 @@ func TestHandover(t *testing.T) {
 		}
 		chunks, _, err := p.items(nil, nil, time.Now())
 		if err == nil {
-			err = after.bulk(t.Context(), chunks, false) // and then the process that is to do it ends
+			err = after.bulk(t.Context(), chunks) // and then the process that is to do it ends
 		}
 		if err != nil {
 			t.Fatal(err)

@@ -314,7 +314,7 @@ func TestInventoryOfManyChunks(t *testing.T) {
 
 // The checksum is over all that is kept of a chunk and of a state.
 func TestSum(t *testing.T) {
-	source := chunkSource{Version: 1, Chunk: "c", Start: 2, Place: place{Ordinal: 3, End: 4, Tokens: 5, Page: 6}}
+	source := chunkSource{Of: "h", Version: 1, Chunk: "c", Start: 2, Place: place{Ordinal: 3, End: 4, Tokens: 5, Page: 6}}
 	source.setWords(chunkWords{"bad \xff\xfe", []string{"a", "bc"}, "\x00 text"})
 	sum := source.sum("id")
 	b, err := json.Marshal(source)
@@ -326,7 +326,7 @@ func TestSum(t *testing.T) {
 		t.Errorf("what JSON has kept has another checksum: %v", err)
 	}
 	for what, change := range map[string]func(s *chunkSource){
-		"version": func(s *chunkSource) { s.Version++ }, "chunk": func(s *chunkSource) { s.Chunk += "x" },
+		"of": func(s *chunkSource) { s.Of += "x" }, "version": func(s *chunkSource) { s.Version++ }, "chunk": func(s *chunkSource) { s.Chunk += "x" },
 		"start": func(s *chunkSource) { s.Start++ }, "ordinal": func(s *chunkSource) { s.Place.Ordinal++ },
 		"end": func(s *chunkSource) { s.Place.End++ }, "tokens": func(s *chunkSource) { s.Place.Tokens++ },
 		"page": func(s *chunkSource) { s.Place.Page++ }, "title": func(s *chunkSource) { s.Title = "x" },

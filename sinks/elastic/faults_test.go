@@ -260,7 +260,7 @@ func TestRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := x.bulk(t.Context(), []*item{it}, false); !leat.IsPermanent(err) || leat.HintOf(err) == "" {
+	if err := x.bulk(t.Context(), []*item{it}); !leat.IsPermanent(err) || leat.HintOf(err) == "" {
 		t.Errorf("a field that is not in the mapping: %v", err)
 	}
 	if got := holding(t, x, ""); len(got.Texts) != 1 {

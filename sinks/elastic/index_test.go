@@ -1,7 +1,10 @@
 package elastic
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"slices"
@@ -60,6 +63,95 @@ func TestReader(t *testing.T) {
 	if err := errors.Join(w.Check(t.Context()), r.Check(t.Context())); err != nil {
 		t.Error(err)
 	}
+}
+
+// moving is a network over which a request that matches is answered only once
+// then has been called.
+type moving struct {
+	under http.RoundTripper
+	then  map[string]func() // by a part of the request's body, once each
+}
+
+func (m *moving) RoundTrip(r *http.Request) (*http.Response, error) {
+	var body []byte
+	if r.Body != nil {
+		var err error
+		if body, err = io.ReadAll(r.Body); err != nil {
+			return nil, err
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+	}
+	for part, f := range m.then {
+		if strings.Contains(string(body), part) {
+			delete(m.then, part)
+			f()
+		}
+	}
+	return m.under.RoundTrip(r)
+}
+
+// TestMoved changes documents between the two reads of a search, and has it
+// find other versions beside those that are held.
+func TestMoved(t *testing.T) {
+	cfg := config(t)
+	name := nameOf(t.TempDir())
+	drop(t, cfg, name)
+	w := open(t, cfg, name)
+	mustApply(t, w, textRevision("changed", 1, "river river river"), textRevision("deleted", 1, "river river boat"), textRevision("stays", 1, "river bed, not the bank"))
+	refresh(t, w)
+
+	r, err := OpenReader(t.Context(), cfg, name, 1, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	m := &moving{under: r.http, then: map[string]func(){}}
+	if err := r.over(cfg, m); err != nil {
+		t.Fatal(err)
+	}
+	find := func(limit int, want ...string) {
+		t.Helper()
+		matches, err := r.SearchText(t.Context(), "river", limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := []string{}
+		for _, f := range matches {
+			got = append(got, fmt.Sprintf("%s@%d", f.Document, f.Version))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("found %v, want %v", got, want)
+		}
+	}
+	find(10, "changed@1", "deleted@1", "stays@1")
+
+	// The states are read when documents have changed, and searches see it.
+	const ofStates, further = `["document","version"]`, `"must_not":[{`
+	m.then[ofStates] = func() {
+		mustApply(t, w, textRevision("changed", 2, "river river"), leat.Revision{Document: "deleted", Version: 2, Deleted: true, Last: true})
+		refresh(t, w)
+	}
+	find(1, "changed@2")
+	find(10, "changed@2", "stays@1")
+	// The first part of a version counts for nothing, until the last one comes:
+	// after the documents were searched for without it.
+	first, last := cut(textRevision("changed", 3, "river", "mouth"))
+	mustApply(t, w, first)
+	refresh(t, w)
+	m.then[further] = func() {
+		mustApply(t, w, last)
+		refresh(t, w)
+	}
+	find(10, "changed@2", "stays@1")
+	find(10, "changed@3", "stays@1")
+	if len(m.then) > 0 {
+		t.Error("no document changed meanwhile")
+	}
+	// What was left behind of a version that was replaced.
+	h := hash("changed")
+	raw{t, w}.put(chunkID(h, 1, 0), h, map[string]any{"of": h, "version": 1, "chunk": "c", "start": 0, "text": "river river river"})
+	refresh(t, w)
+	find(1, "changed@3")
 }
 
 func TestForeignIndex(t *testing.T) {

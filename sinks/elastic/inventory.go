@@ -58,7 +58,7 @@ func (x *Index) Inventory(ctx context.Context, prefix string) iter.Seq2[leat.Hol
 		if prefix != "" {
 			return
 		}
-		for rows, err := range x.scan(ctx, none(map[string]any{"exists": map[string]any{"field": "deleted"}})) {
+		for rows, err := range x.scan(ctx, none(exists("deleted"))) {
 			if err == nil {
 				rows, err = x.strays(ctx, rows)
 			}
@@ -272,9 +272,9 @@ func (x *Index) Discard(ctx context.Context, strays []string) (err error) {
 				}
 			}
 		}
-		if err := x.bulk(ctx, items, true); err != nil {
+		if err := x.bulk(ctx, items); err != nil {
 			return err
 		}
 	}
-	return nil
+	return x.Refresh(ctx)
 }

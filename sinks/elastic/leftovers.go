@@ -42,19 +42,6 @@ func (w *written) add(docs map[string]replaced) {
 	merge(w.docs, docs)
 }
 
-// doubt has all chunks of the documents of plans searched for: those that are
-// known may not have been removed.
-func (w *written) doubt(plans []*plan) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, p := range plans {
-		if d, ok := w.docs[p.hash]; ok {
-			d.was = nil
-			w.docs[p.hash] = d
-		}
-	}
-}
-
 // move puts all that there are to others.
 func (w *written) move(to map[string]replaced) {
 	w.mu.Lock()
@@ -93,7 +80,7 @@ func (x *Index) removeLeftovers(ctx context.Context, plans []*plan, shown bool) 
 		for _, h := range hashes {
 			d, clause := docs[h], versions(h, "lt", docs[h].version)
 			if d.was != nil {
-				known := all(term("version", d.was.version), map[string]any{"exists": map[string]any{"field": "chunk"}})
+				known := all(term("version", d.was.version), exists("chunk"))
 				clause = all(clause, none(known))
 			}
 			older = append(older, clause)
@@ -107,5 +94,5 @@ func (x *Index) removeLeftovers(ctx context.Context, plans []*plan, shown bool) 
 		}
 		// What is past the window stays until the documents change again.
 	}
-	return x.bulk(ctx, stale, false)
+	return x.bulk(ctx, stale)
 }

@@ -33,6 +33,7 @@ type stateRest struct {
 
 // chunkSource is what Elasticsearch holds of a chunk.
 type chunkSource struct {
+	Of      string `json:"of"`
 	Version uint64 `json:"version"`
 	Chunk   string `json:"chunk"`
 	Start   int64  `json:"start"`
@@ -265,7 +266,7 @@ func (p *plan) chunkItems(items []*item, version uint64, parts []*leat.Revision,
 			if len(parts) > 1 {
 				written[ch.Ordinal] = true
 			}
-			source := chunkSource{Version: version, Chunk: ch.ID, Start: ch.Start,
+			source := chunkSource{Of: p.hash, Version: version, Chunk: ch.ID, Start: ch.Start,
 				Place: place{Ordinal: ch.Ordinal, End: ch.End, Tokens: ch.Tokens, Page: ch.Page, Written: now.Unix()}}
 			source.setWords(chunkWords{r.Title, ch.Heading, ch.Text})
 			id := chunkID(p.hash, version, ch.Ordinal)

@@ -65,6 +65,7 @@ type found struct {
 // fields are values that a search returns without reading the source.
 type fields struct {
 	Document []string
+	Of       []string
 	Version  []uint64
 	Deleted  []bool
 	Chunk    []string
@@ -87,6 +88,16 @@ func (x *Index) search(ctx context.Context, at string, body map[string]any) ([]f
 		frozen.ID = answer.PIT
 	}
 	return answer.Hits.Hits, err
+}
+
+// values is a search for no more than fields that have doc values, of a snapshot
+// unless that is nil.
+func (x *Index) values(ctx context.Context, s *snapshot, size int, query any, fields ...string) ([]found, error) {
+	at, body := path(x.target), map[string]any{"query": query, "size": size, "stored_fields": "_none_", "docvalue_fields": fields}
+	if s != nil {
+		at, body["pit"] = "", s
+	}
+	return x.search(ctx, at, body)
 }
 
 // snapshot is a point in time of the index.
@@ -152,6 +163,9 @@ func (x *Index) count(ctx context.Context, query any) (int, error) {
 func term(field string, value any) any {
 	return map[string]any{"term": map[string]any{field: value}}
 }
+
+// exists matches what has a value in the field.
+func exists(field string) any { return map[string]any{"exists": map[string]any{"field": field}} }
 
 // all matches what every clause does, without a score.
 func all(clauses ...any) any {

@@ -15,7 +15,7 @@ import (
 
 // format is kept in the mapping's _meta. Raise it with any change of what an
 // index holds: there are no migrations, the index is rebuilt from its sources.
-const format = 3
+const format = 4
 
 // How soon searches see a durable change: at once, unless a batch was shown less
 // than showEvery ago; then after refreshInterval at the latest.
@@ -39,7 +39,8 @@ const (
 //     one are there.
 //
 // Nothing is indexed but what is searched: a chunk's words, in one field, those of
-// a chunk with Chinese in another too.
+// a chunk with Chinese in another too. All that a search needs to know of what it
+// finds has doc values: to read a row's id means to unpack its source.
 func mapping(chinese analysis) map[string]any {
 	properties := map[string]any{
 		"document": map[string]any{"type": "keyword"}, // of a state: the id, see encodeID
@@ -48,6 +49,7 @@ func mapping(chinese analysis) map[string]any {
 		"chunks":   map[string]any{"type": "long"},
 		"state":    map[string]any{"type": "object", "enabled": false},
 		"mark":     map[string]any{"type": "object", "enabled": false},
+		"of":       map[string]any{"type": "keyword", "index": false}, // of a chunk: its document's hash
 		"chunk":    map[string]any{"type": "keyword"},
 		"start":    map[string]any{"type": "long"},
 		"place":    map[string]any{"type": "object", "enabled": false},

@@ -19,11 +19,10 @@ const maxQuery = 1024
 // SearchText implements [leat.TextIndex]. A query is plain text: any of its
 // words may match, the more and the rarer the better (BM25).
 //
-// All that is read is of one snapshot (a point in time). In a snapshot a
-// document's state and chunks agree: new chunks were durable before the state
-// that shows them, and those that it replaced were removed after it. So a match
-// is shown exactly where its version is the state's (I4), and a snapshot's age,
-// refreshInterval at most, is all that a search may lag behind.
+// A match is shown exactly where its version is the state's (I4). Chunks are
+// searched first and their states read then, on the same copy of the index. A
+// version found above the state's was not held a moment ago either. One found
+// below it may have been: then both are read once more, in one snapshot.
 func (x *Index) SearchText(ctx context.Context, query string, limit int) (matches []leat.Match, err error) {
 	query = strings.ToValidUTF8(query[:min(len(query), maxQuery)], " ")
 	if strings.TrimSpace(query) == "" || limit <= 0 {
@@ -34,49 +33,78 @@ func (x *Index) SearchText(ctx context.Context, query string, limit int) (matche
 			err = fmt.Errorf("elasticsearch index %s: search text: %w", x.target, err)
 		}
 	}()
+	matches, moved, err := x.matching(ctx, nil, query, limit)
+	if err != nil || !moved {
+		return matches, err
+	}
 	snapshot, err := x.freeze(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer x.forget(ctx, snapshot)
-	states := map[string]*fields{}
+	matches, _, err = x.matching(ctx, snapshot, query, limit)
+	return matches, err
+}
+
+// matching returns the matches of held versions. Without a snapshot it may
+// return instead that it needs one: documents may have moved on.
+//
+// In a snapshot a document's state and chunks agree: new chunks were durable
+// before the state that shows them, and those that it replaced were removed
+// after it.
+func (x *Index) matching(ctx context.Context, snapshot *snapshot, query string, limit int) (matches []leat.Match, moved bool, err error) {
+	type version struct {
+		of      string
+		version uint64
+	}
 	// Versions that are not the one held are found as well: those that wait for
 	// their last part, and leftovers. They are left out in a second search, as
 	// what others have put there.
-	var not []any
-	left := map[string]bool{}
+	var not, only []any
+	left := map[version]bool{}
 	for {
-		hits, err := x.search(ctx, "", map[string]any{
-			"pit": snapshot, "size": min(limit+limit/4+8, window), "_source": false, "docvalue_fields": []string{"chunk", "start"},
-			"query": map[string]any{"bool": map[string]any{"must": x.words(query), "must_not": not}},
-		})
+		hits, err := x.values(ctx, snapshot, min(limit+limit/4+8, window),
+			map[string]any{"bool": map[string]any{"must": x.words(query), "must_not": not, "filter": only}}, "of", "version", "chunk", "start")
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
-		if err := x.states(ctx, snapshot, hits, states); err != nil {
-			return nil, err
+		states, err := x.states(ctx, snapshot, hits)
+		if err != nil {
+			return nil, false, err
 		}
 		matches = matches[:0]
 		again := false
 		for _, h := range hits {
-			document, version, _, ok := parseID(h.ID)
-			s := states[document]
-			switch key := markID(document, version); {
-			case !ok || len(h.Fields.Chunk) == 0 || len(h.Fields.Start) == 0:
-				again = true
-				not = append(not, map[string]any{"ids": map[string]any{"values": []string{h.ID}}})
-			case s != nil && s.Version[0] == version:
-				matches = append(matches, leat.Match{Document: decodeID(s.Document[0]), Version: version,
-					Chunk: h.Fields.Chunk[0], Start: h.Fields.Start[0], Score: h.Score})
-			case !left[key]:
-				left[key], again = true, true
-				not = append(not, all(term("_routing", document), term("version", version)))
+			f := h.Fields
+			if !f.chunk() {
+				if only == nil {
+					again, only = true, []any{exists("of"), exists("version"), exists("chunk"), exists("start")}
+				}
+				continue
+			}
+			v, s := version{f.Of[0], f.Version[0]}, states[f.Of[0]]
+			switch {
+			case s != nil && s.Version[0] == v.version:
+				matches = append(matches, leat.Match{Document: decodeID(s.Document[0]), Version: v.version, Chunk: f.Chunk[0], Start: f.Start[0], Score: h.Score})
+			case s != nil && s.Version[0] > v.version && snapshot == nil:
+				return nil, true, nil
+			case !left[v]:
+				left[v], again = true, true
+				not = append(not, all(term("_routing", v.of), term("version", v.version)))
 			}
 		}
 		if len(matches) >= limit || !again {
-			return matches[:min(limit, len(matches))], nil
+			return matches[:min(limit, len(matches))], false, nil
+		}
+		if snapshot == nil {
+			return nil, true, nil
 		}
 	}
+}
+
+// chunk reports whether f has all that a search asks of a chunk.
+func (f *fields) chunk() bool {
+	return len(f.Of) == 1 && len(f.Version) == 1 && len(f.Chunk) == 1 && len(f.Start) == 1
 }
 
 // smartcnWeight is the share of the plugin's words beside characters and pairs
@@ -100,29 +128,30 @@ func (x *Index) words(query string) any {
 	return map[string]any{"bool": map[string]any{"should": clauses}}
 }
 
-// states adds what the snapshot holds of the documents that were found.
-func (x *Index) states(ctx context.Context, snapshot *snapshot, hits []found, states map[string]*fields) error {
+// states returns what is held of the documents that were found, by hash.
+func (x *Index) states(ctx context.Context, snapshot *snapshot, hits []found) (map[string]*fields, error) {
+	states := map[string]*fields{}
 	var ids []string
 	for _, h := range hits {
-		document, _, _ := strings.Cut(h.ID, ".")
-		if _, known := states[document]; !known {
-			states[document] = nil
-			ids = append(ids, document)
+		if !h.Fields.chunk() {
+			continue
+		}
+		of := h.Fields.Of[0]
+		if _, asked := states[of]; !asked {
+			states[of] = nil
+			ids = append(ids, of)
 		}
 	}
 	if ids == nil {
-		return nil
+		return nil, nil
 	}
-	all, err := x.search(ctx, "", map[string]any{
-		"pit": snapshot, "size": len(ids), "_source": false, "docvalue_fields": []string{"document", "version"},
-		"query": map[string]any{"ids": map[string]any{"values": ids}}, "sort": []string{"_doc"},
-	})
+	all, err := x.values(ctx, snapshot, len(ids), all(map[string]any{"ids": map[string]any{"values": ids}}), "document", "version")
 	for _, h := range all {
-		if len(h.Fields.Document) > 0 && len(h.Fields.Version) > 0 {
-			states[h.ID] = &h.Fields
+		if f := &h.Fields; len(f.Document) == 1 && len(f.Version) == 1 {
+			states[hash(decodeID(f.Document[0]))] = f
 		}
 	}
-	return err
+	return states, err
 }
 
 // Hits implements [leat.TextIndex].

@@ -10,7 +10,7 @@ import (
 // id. It tells whether something else than leat has changed it since.
 func (s *chunkSource) sum(id string) int64 {
 	var b summed
-	b.texts(id, s.Chunk)
+	b.texts(id, s.Of, s.Chunk)
 	b.numbers(int64(s.Version), s.Start, int64(s.Place.Ordinal), s.Place.End, int64(s.Place.Tokens), int64(s.Place.Page))
 	b.words(&s.chunkWords)
 	if s.Han != nil {
