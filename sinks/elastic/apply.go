@@ -25,7 +25,7 @@ func (x *Index) Apply(ctx context.Context, revisions []leat.Revision) (outcomes 
 	}
 	defer func() {
 		if err != nil {
-			x.suspect.Store(true)
+			x.suspect()
 			err = fmt.Errorf("elasticsearch index %s: %w", x.target, err)
 		}
 	}()
@@ -40,7 +40,7 @@ func (x *Index) Apply(ctx context.Context, revisions []leat.Revision) (outcomes 
 	// written fails it with nothing changed.
 	outcomes = make([]leat.Outcome, len(revisions))
 	var chunks, states []*item
-	certain := x.suspect.Swap(false)
+	certain := x.suspected()
 	for _, p := range plans {
 		if err := p.make(revisions, outcomes); err != nil {
 			return nil, err

@@ -232,6 +232,7 @@ func TestTriedAgain(t *testing.T) {
 	for _, answered := range []bool{false, true} {
 		for n, whole := 1, false; !whole; n++ {
 			x := open(t, cfg, name)
+			x.leftUntil.Store(0)
 			id := func(s string) string { return fmt.Sprint(n, answered, "/", s) }
 			mustApply(t, x, textRevision(id("changed"), 1, "old 1", "old 2"), textRevision(id("deleted"), 1, "gone"))
 			// As long as searches were shown a batch just now they are not shown the next.
@@ -270,6 +271,7 @@ func TestHandover(t *testing.T) {
 	name := nameOf(t.TempDir())
 	drop(t, cfg, name)
 	after := open(t, cfg, name)
+	after.leftUntil.Store(0)
 	for n := range uint64(5) {
 		id := fmt.Sprint("d", n)
 		mustApply(t, after, textRevision(id, 1, "old"))

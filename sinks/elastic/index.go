@@ -33,11 +33,12 @@ type Index struct {
 	// later one never sees less than an earlier one.
 	session string
 	log     *slog.Logger
-	// Whether chunks may have been left behind: by a process that ended before this
-	// one began, or by a batch that failed.
-	suspect atomic.Bool
-	written written
-	shown   atomic.Int64 // when a batch was last shown at once, in ns
+	// Until when, in ns since 1970, chunks of the documents that come may have been
+	// left behind: by a process that ended before this one began, or by a batch
+	// that failed.
+	leftUntil atomic.Int64
+	written   written
+	shown     atomic.Int64 // when a batch was last shown at once, in ns
 }
 
 var (
@@ -53,7 +54,7 @@ func Open(ctx context.Context, cfg Config, name string, generation int, log *slo
 		return nil, err
 	}
 	x.writable = true
-	x.suspect.Store(true)
+	x.suspect()
 	if err = x.create(ctx, cfg); err != nil {
 		x.close()
 		return nil, fmt.Errorf("elasticsearch index %s: %w", x.target, err)
@@ -93,6 +94,13 @@ func (x *Index) Close() error {
 	x.close()
 	return nil
 }
+
+// suspicion is how long what an ended process had under way may take to come again.
+const suspicion = time.Minute
+
+func (x *Index) suspect() { x.leftUntil.Store(time.Now().Add(suspicion).UnixNano()) }
+
+func (x *Index) suspected() bool { return time.Now().UnixNano() < x.leftUntil.Load() }
 
 // show reports whether searches are to see the batch that is written now at once.
 func (x *Index) show() bool {
