@@ -21,15 +21,25 @@ type Elasticsearch8 struct {
 // node with the plugin smartcn that asks for no password. Flags are settings
 // ("key=value"); xpack.security.enabled=true makes it ask for passwords. Where
 // LEAT_TEST_ELASTICSEARCH is set (http://[user:password@]host:port) and no
-// option asks otherwise, the test gets that server.
+// option asks otherwise, the test gets that server. See [Shared], too.
 func Elasticsearch(t testing.TB, opts ...Option) *Elasticsearch8 {
 	t.Helper()
 	needs(t, "Elasticsearch")
 	o := chosen(opts)
-	if at := os.Getenv("LEAT_TEST_ELASTICSEARCH"); at != "" && !o.own {
+	const env = "LEAT_TEST_ELASTICSEARCH"
+	if !o.own {
+		share(t, env, "elasticsearch", func(ctx context.Context, dir string) (func() error, string, error) {
+			e, err := startElasticsearch(ctx, dir)
+			if err != nil {
+				return nil, "", err
+			}
+			return e.Close, e.URL(), nil
+		})
+	}
+	if at := os.Getenv(env); at != "" && !o.own {
 		u, err := url.Parse(at)
 		if err != nil || u.Host == "" {
-			t.Fatalf("LEAT_TEST_ELASTICSEARCH: %q is not http://host:port", at)
+			t.Fatalf("%s: %q is not http://host:port", env, at)
 		}
 		e := &Elasticsearch8{Server: Server{addr: u.Host}, User: u.User.Username()}
 		e.Password, _ = u.User.Password()
@@ -38,12 +48,8 @@ func Elasticsearch(t testing.TB, opts ...Option) *Elasticsearch8 {
 		return e
 	}
 	var own *local.Elasticsearch
-	p := launch(t, "elasticsearch", func(ctx context.Context, dir string) (*local.Process, error) {
-		in, err := local.FindElasticsearch()
-		if err != nil {
-			return nil, err
-		}
-		if own, err = local.StartElasticsearch(ctx, in, dir, o.flags...); err != nil {
+	p := launch(t, "elasticsearch", func(ctx context.Context, dir string) (_ *local.Process, err error) {
+		if own, err = startElasticsearch(ctx, dir, o.flags...); err != nil {
 			return nil, err
 		}
 		return own.Process, nil
@@ -55,6 +61,14 @@ func Elasticsearch(t testing.TB, opts ...Option) *Elasticsearch8 {
 		}
 	})
 	return &Elasticsearch8{Server{own.Addr(), p}, own.URL(), own.User, own.Password}
+}
+
+func startElasticsearch(ctx context.Context, dir string, flags ...string) (*local.Elasticsearch, error) {
+	in, err := local.FindElasticsearch()
+	if err != nil {
+		return nil, err
+	}
+	return local.StartElasticsearch(ctx, in, dir, flags...)
 }
 
 // URL is where the server answers, without user and password.

@@ -8,7 +8,6 @@ import (
 	"hash/fnv"
 	"log/slog"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -18,56 +17,15 @@ import (
 
 	"leat"
 	"leat/internal/testenv"
-	"leat/internal/testenv/local"
 	"leat/sinks/sinktest"
 )
 
 var discard = slog.New(slog.DiscardHandler)
 
-// The tests share a server: to start one takes longer than most of them.
-var shared struct {
-	sync.Mutex
-	server *local.Elasticsearch
-	dir    *local.Dir
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(testenv.Shared{M: m}) }
 
-type stopping struct{ *testing.M }
-
-func (m stopping) Run() int {
-	code := m.M.Run()
-	if shared.server != nil {
-		shared.server.Close()
-		if err := shared.dir.Remove(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = max(code, 1)
-		}
-	}
-	http.DefaultClient.CloseIdleConnections()
-	return code
-}
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(stopping{m}) }
-
-const serverVariable = "LEAT_TEST_ELASTICSEARCH"
-
-// config is of the shared server, or of the one that the environment names.
 func config(t testing.TB) Config {
 	t.Helper()
-	shared.Lock()
-	defer shared.Unlock()
-	if os.Getenv(serverVariable) == "" && !testing.Short() {
-		installation, err := local.FindElasticsearch()
-		if err != nil {
-			t.Fatalf("%v: run `make servers`", err)
-		}
-		if shared.dir, err = local.NewDir("elastic"); err != nil {
-			t.Fatal(err)
-		}
-		if shared.server, err = local.StartElasticsearch(context.Background(), installation, shared.dir.Path); err != nil {
-			t.Fatal(err)
-		}
-		os.Setenv(serverVariable, shared.server.URL())
-	}
 	return of(testenv.Elasticsearch(t))
 }
 

@@ -21,7 +21,7 @@ import (
 	"leat/sinks/sinktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(testenv.Shared{M: m}) }
 
 const serverEnv = "LEAT_TEST_MILVUS"
 
@@ -170,7 +170,5 @@ func TestVectorConformance(t *testing.T) {
 }
 
 func TestVectorCrash(t *testing.T) {
-	addr := testenv.Milvus(t).Addr()
-	t.Setenv(serverEnv, addr) // for the process that is killed
-	sinktest.RunVectorCrash(t, newPool(t, addr, 0).open)
+	sinktest.RunVectorCrash(t, newPool(t, testenv.Milvus(t).Addr(), 0).open)
 }
