@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # make test and make test-short: runs every check, goes on after one fails,
 # and ends with a summary.
-#   test.sh          fetches model and servers where they are missing, lint, all tests with -race
+#   test.sh          fetches model and servers where they are missing, lint, all tests
 #   test.sh -short   tests that need neither; says what was left out
 set -uo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
@@ -42,12 +42,24 @@ deploy() { # a module of its own: what it needs is no dependency of leat
 	(cd deploy/check && go vet ./... && go test -timeout 60m ./...)
 }
 
-# SQLite, which is C made into Go, runs ten times slower under the race detector,
-# and what it could find there is not ours. bench/ holds benchmarks alone, which
-# lint has compiled; to link them would take a while.
+# one tests a package. The end-to-end tests run leat as a program of its own, which
+# the race detector would not see; all others run with it. SQLite, which is C made
+# into Go, runs ten times slower under it, and what it could find there is not ours.
+one() {
+	if [ "$1" = leat/internal/e2e ]; then
+		go test -timeout 60m "$1"
+	else
+		go test -race -gcflags=modernc.org/libc=-race=false -gcflags=modernc.org/sqlite/lib=-race=false -timeout 60m "$1"
+	fi
+}
+export -f one
+
+# tests runs two packages at a time, the longest first. bench/ holds benchmarks
+# alone, which lint has compiled; to link them would take a while.
 tests() {
-	go list -f '{{.ImportPath}}' ./... | grep -v '^leat/bench/' |
-		xargs go test -race -gcflags=modernc.org/libc=-race=false -gcflags=modernc.org/sqlite/lib=-race=false -timeout 60m
+	local long=(leat/internal/e2e leat/sinks/milvus leat/sinks/elastic)
+	{ printf '%s\n' "${long[@]}"; go list ./... | grep -v '^leat/bench/' | grep -vxF "$(printf '%s\n' "${long[@]}")"; } |
+		xargs -P 2 -n 1 bash -c 'one "$1"' _
 }
 
 if [ "${1:-}" = -short ]; then

@@ -51,7 +51,7 @@ type searching struct {
 
 const (
 	searchTick = 50 * time.Millisecond // from one search to the next
-	searchers  = 8                     // so that one that is slow does not keep the next one waiting
+	searchers  = 16                    // so that one that is slow does not keep the next one waiting
 )
 
 // search begins to search for documents that are in the index.
