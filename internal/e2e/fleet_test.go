@@ -34,7 +34,7 @@ func startServers(t *testing.T, milvus ...string) *servers {
 	s.database = testenv.MySQL(t, testenv.Own())
 	s.objects = testenv.MinIO(t, testenv.Own())
 	s.elastic = testenv.Elasticsearch(t, testenv.Own())
-	s.milvus = testenv.Milvus(t, testenv.Own(), testenv.Flags(append(milvus, "proxy.timeTickInterval=50")...))
+	s.milvus = testenv.Milvus(t, testenv.Own(), testenv.Flags(append(milvus, "proxy.timeTickInterval=50", "rootCoord.dmlChannelNum=16")...))
 	// A client of Kafka goes where the broker says that it is: there the proxy
 	// has to be.
 	port, err := local.FreePort()

@@ -92,8 +92,10 @@ func (in *MilvusInstallation) start(ctx context.Context, dir string, settings []
 		// 200. It costs a third of a core where nothing happens; with 50, a tenth.
 		"proxy.timeTickInterval=10",
 		// Each channel has ticks of its own: 16 cost a quarter of a core more than 4.
-		// Collections that share one can lose rows when the server is killed. Three
-		// generations of two collections each do not.
+		// Collections that share one can lose rows when the server is killed. They
+		// are given out in turn, one to each call that creates a collection, also
+		// where another process has just created it: 8 are enough for two
+		// generations of two collections that two processes open at once.
 		"rootCoord.dmlChannelNum=8",
 		"queryCoord.checkChannelInterval=50", "queryCoord.checkSegmentInterval=50", "queryCoord.distPullInterval=50",
 		// After SIGKILL a start waits so many seconds, until the killed server's
