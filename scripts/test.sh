@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # make test and make test-short: runs every check, goes on after one fails,
 # and ends with a summary.
-#   test.sh          fetches model and servers where they are missing, lint, all tests
+#   test.sh          fetches model and servers where they are missing, lint, all tests with -race
 #   test.sh -short   tests that need neither; says what was left out
 set -uo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
@@ -46,14 +46,9 @@ deploy() { # a module of its own: what it needs is no dependency of leat
 # and what it could find there is not ours. bench/ holds benchmarks alone, which
 # lint has compiled; to link them would take a while.
 tests() {
-	go list ./... | grep -v -e '^leat/bench/' -e '^leat/internal/e2e$' |
+	go list -f '{{.ImportPath}}' ./... | grep -v '^leat/bench/' |
 		xargs go test -race -gcflags=modernc.org/libc=-race=false -gcflags=modernc.org/sqlite/lib=-race=false -timeout 60m
 }
-
-# The end-to-end tests run leat as a program, where the race detector would not see
-# it. They change rows at a given rate until something has happened: beside other
-# tests, which slow that down, there would be more to do.
-e2e() { go test -timeout 60m ./internal/e2e; }
 
 if [ "${1:-}" = -short ]; then
 	step short short
@@ -66,5 +61,4 @@ step build make --no-print-directory build
 step lint make --no-print-directory lint
 step deploy deploy
 step test tests
-step e2e e2e
 finish
