@@ -43,7 +43,7 @@ func (p *process) openFlow(ctx context.Context, g reindex.Generation) (_ *flow, 
 			err = errors.Join(err, f.close())
 		}
 	}()
-	if err := p.ensureGeneration(ctx, p.conn, g.Number); err != nil {
+	if err := p.atBroker(ctx, func() error { return p.ensureGeneration(ctx, p.conn, g.Number) }); err != nil {
 		return nil, err
 	}
 	config, err := p.configOf(g)

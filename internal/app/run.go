@@ -111,23 +111,33 @@ func (p *process) consumes() bool {
 	return slices.ContainsFunc(p.flow(0), func(s flowStage) bool { return p.has(s.name) })
 }
 
-// open opens what all generations share, and the stages of the live one, which
-// pipeline.yaml has to fit.
-func (p *process) open(ctx context.Context) (err error) {
-	p.flows, p.changed = map[int]*flow{}, make(chan struct{})
-	err = retry.Do(ctx, func() (err error) {
-		if p.conn, err = p.connect(ctx, true); p.options.Once || !bus.IsAway(err) {
+// atBroker calls f, and again while Kafka is away, which it may be from one
+// request to the next. With Once nothing is waited for.
+func (p *process) atBroker(ctx context.Context, f func() error) error {
+	return retry.Do(ctx, func() error {
+		err := f()
+		if p.options.Once || !bus.IsAway(err) {
 			err = leat.Permanent(err)
 		}
 		return err
 	}, func(err error) {
 		p.log.Warn("waiting for Kafka", "error", err, "hint", leat.HintOf(err))
 	})
+}
+
+// open opens what all generations share, and the stages of the live one, which
+// pipeline.yaml has to fit.
+func (p *process) open(ctx context.Context) (err error) {
+	p.flows, p.changed = map[int]*flow{}, make(chan struct{})
+	err = p.atBroker(ctx, func() (err error) {
+		p.conn, err = p.connect(ctx, true)
+		return err
+	})
 	if err != nil {
 		return err
 	}
 	p.closers = append(p.closers, p.conn.Close)
-	if err := p.ensureTopics(ctx, p.conn); err != nil {
+	if err := p.atBroker(ctx, func() error { return p.ensureTopics(ctx, p.conn) }); err != nil {
 		return err
 	}
 	var producer bus.ProducerConfig
@@ -144,7 +154,11 @@ func (p *process) open(ctx context.Context) (err error) {
 	}
 	p.closers = append(p.closers, func() error { return closeAll(p.sources) })
 
-	s, err := p.begun(ctx, p.conn, p.producer)
+	var s reindex.State
+	err = p.atBroker(ctx, func() (err error) {
+		s, err = p.begun(ctx, p.conn, p.producer)
+		return err
+	})
 	if err != nil {
 		return err
 	}
