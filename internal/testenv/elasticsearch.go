@@ -27,14 +27,19 @@ func Elasticsearch(t testing.TB, opts ...Option) *Elasticsearch8 {
 	needs(t, "Elasticsearch")
 	o := chosen(opts)
 	const env = "LEAT_TEST_ELASTICSEARCH"
+	var own *local.Elasticsearch
+	start := func(ctx context.Context, dir string) (*local.Process, error) {
+		in, err := local.FindElasticsearch()
+		if err != nil {
+			return nil, err
+		}
+		if own, err = local.StartElasticsearch(ctx, in, dir, o.flags...); err != nil {
+			return nil, err
+		}
+		return own.Process, nil
+	}
 	if !o.own {
-		share(t, env, "elasticsearch", func(ctx context.Context, dir string) (func() error, string, error) {
-			e, err := startElasticsearch(ctx, dir)
-			if err != nil {
-				return nil, "", err
-			}
-			return e.Close, e.URL(), nil
-		})
+		share(t, env, "elasticsearch", start, func() string { return own.URL() })
 	}
 	if at := os.Getenv(env); at != "" && !o.own {
 		u, err := url.Parse(at)
@@ -47,13 +52,7 @@ func Elasticsearch(t testing.TB, opts ...Option) *Elasticsearch8 {
 		e.url = u.String()
 		return e
 	}
-	var own *local.Elasticsearch
-	p := launch(t, "elasticsearch", func(ctx context.Context, dir string) (_ *local.Process, err error) {
-		if own, err = startElasticsearch(ctx, dir, o.flags...); err != nil {
-			return nil, err
-		}
-		return own.Process, nil
-	})
+	p := launch(t, "elasticsearch", start)
 	t.Cleanup(func() {
 		http.DefaultClient.CloseIdleConnections()
 		if err := own.Close(); err != nil {
@@ -61,14 +60,6 @@ func Elasticsearch(t testing.TB, opts ...Option) *Elasticsearch8 {
 		}
 	})
 	return &Elasticsearch8{Server{own.Addr(), p}, own.URL(), own.User, own.Password}
-}
-
-func startElasticsearch(ctx context.Context, dir string, flags ...string) (*local.Elasticsearch, error) {
-	in, err := local.FindElasticsearch()
-	if err != nil {
-		return nil, err
-	}
-	return local.StartElasticsearch(ctx, in, dir, flags...)
 }
 
 // URL is where the server answers, without user and password.

@@ -22,14 +22,19 @@ func Milvus(t testing.TB, opts ...Option) *MilvusServer {
 	needs(t, "Milvus")
 	o := chosen(opts)
 	const env = "LEAT_TEST_MILVUS"
+	var m *local.Milvus
+	start := func(ctx context.Context, dir string) (*local.Process, error) {
+		in, err := local.FindMilvus()
+		if err != nil {
+			return nil, err
+		}
+		if m, err = local.StartMilvus(ctx, in, dir, o.flags...); err != nil {
+			return nil, err
+		}
+		return m.Process, nil
+	}
 	if !o.own {
-		share(t, env, "milvus", func(ctx context.Context, dir string) (func() error, string, error) {
-			m, err := startMilvus(ctx, dir)
-			if err != nil {
-				return nil, "", err
-			}
-			return m.Kill, m.Addr(), nil
-		})
+		share(t, env, "milvus", start, func() string { return m.Addr() })
 	}
 	if at := os.Getenv(env); at != "" && !o.own {
 		d := net.Dialer{Timeout: 10 * time.Second}
@@ -40,20 +45,6 @@ func Milvus(t testing.TB, opts ...Option) *MilvusServer {
 		conn.Close()
 		return &MilvusServer{Server{addr: at}}
 	}
-	var m *local.Milvus
-	p := launch(t, "milvus", func(ctx context.Context, dir string) (_ *local.Process, err error) {
-		if m, err = startMilvus(ctx, dir, o.flags...); err != nil {
-			return nil, err
-		}
-		return m.Process, nil
-	})
+	p := launch(t, "milvus", start)
 	return &MilvusServer{Server{m.Addr(), p}}
-}
-
-func startMilvus(ctx context.Context, dir string, flags ...string) (*local.Milvus, error) {
-	in, err := local.FindMilvus()
-	if err != nil {
-		return nil, err
-	}
-	return local.StartMilvus(ctx, in, dir, flags...)
 }

@@ -39,27 +39,17 @@ func (s Shared) Run() int {
 }
 
 // share starts a server for all tests of the package where they share one, and
-// names it in the environment, as one that was running already.
-func share(t testing.TB, variable, name string, start func(ctx context.Context, dir string) (stop func() error, at string, err error)) {
+// names it, by its address, in the environment, as one that was running already.
+func share(t testing.TB, variable, name string, start func(ctx context.Context, dir string) (*local.Process, error), address func() string) {
 	t.Helper()
 	shared.Lock()
 	defer shared.Unlock()
 	if !shared.on || os.Getenv(variable) != "" {
 		return
 	}
-	dir, err := local.NewDir(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stop, at, err := start(context.WithoutCancel(t.Context()), dir.Path)
-	if err != nil {
-		if errors.Is(err, local.ErrNotInstalled) {
-			err = fmt.Errorf("%w: run `make servers`", err)
-		}
-		t.Fatal(errors.Join(err, dir.Remove()))
-	}
-	shared.stop = append(shared.stop, func() error { return errors.Join(stop(), dir.Remove()) })
-	if err := os.Setenv(variable, at); err != nil {
+	p, dir := begin(context.WithoutCancel(t.Context()), t, name, start)
+	shared.stop = append(shared.stop, func() error { return errors.Join(p.Kill(), dir.Remove()) })
+	if err := os.Setenv(variable, address()); err != nil {
 		t.Fatal(err)
 	}
 }

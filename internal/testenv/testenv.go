@@ -67,17 +67,7 @@ type Server struct {
 // ends with the test, as it does itself.
 func launch(t testing.TB, name string, start func(ctx context.Context, dir string) (*local.Process, error)) *local.Process {
 	t.Helper()
-	dir, err := local.NewDir(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := start(t.Context(), dir.Path)
-	if errors.Is(err, local.ErrNotInstalled) {
-		t.Fatalf("%v: run `make servers`", errors.Join(err, dir.Remove()))
-	}
-	if err != nil {
-		t.Fatal(errors.Join(err, dir.Remove()))
-	}
+	p, dir := begin(t.Context(), t, name, start)
 	t.Cleanup(func() {
 		err := p.Kill()
 		if t.Failed() {
@@ -88,6 +78,23 @@ func launch(t testing.TB, name string, start func(ctx context.Context, dir strin
 		}
 	})
 	return p
+}
+
+// begin starts a server whose files lie in a directory of its own.
+func begin(ctx context.Context, t testing.TB, name string, start func(ctx context.Context, dir string) (*local.Process, error)) (*local.Process, *local.Dir) {
+	t.Helper()
+	dir, err := local.NewDir(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := start(ctx, dir.Path)
+	if errors.Is(err, local.ErrNotInstalled) {
+		t.Fatalf("%v: run `make servers`", errors.Join(err, dir.Remove()))
+	}
+	if err != nil {
+		t.Fatal(errors.Join(err, dir.Remove()))
+	}
+	return p, dir
 }
 
 // Addr is the server's host:port.

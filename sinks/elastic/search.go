@@ -145,8 +145,8 @@ func (x *Index) states(ctx context.Context, snapshot *snapshot, hits []found) (m
 	if ids == nil {
 		return nil, nil
 	}
-	all, err := x.values(ctx, snapshot, len(ids), all(map[string]any{"ids": map[string]any{"values": ids}}), "document", "version")
-	for _, h := range all {
+	held, err := x.values(ctx, snapshot, len(ids), all(map[string]any{"ids": map[string]any{"values": ids}}), "document", "version")
+	for _, h := range held {
 		if f := &h.Fields; len(f.Document) == 1 && len(f.Version) == 1 {
 			states[hash(decodeID(f.Document[0]))] = f
 		}
