@@ -20,14 +20,15 @@ import (
 // TestFaultsOfServersAndStages changes rows and objects in a steady stream
 // while every server and every stage is killed, paused or cut off in turn, and
 // then compares both stores, read with their own clients, with the sources
-// (I1–I5, I7). LEAT_E2E_SEED repeats a run; LEAT_E2E_LONG=1 pauses for 30 s.
+// (I1–I5, I7). LEAT_E2E_SEED repeats a run; LEAT_E2E_LONG=1 makes it one of 200
+// rows a second with pauses of 30 s.
 func TestFaultsOfServersAndStages(t *testing.T) {
 	began, seed := time.Now(), seed(t)
 	random := func(n uint64) writer { return writer{rand.New(rand.NewPCG(seed, n))} }
-	pause, down := 6*time.Second, 2*time.Second
+	rate, pause, down := 50, 6*time.Second, 2*time.Second // rows a second, and an object
 	var milvus []string
 	if os.Getenv("LEAT_E2E_LONG") != "" {
-		pause, down = 30*time.Second, 5*time.Second
+		rate, pause, down = 200, 30*time.Second, 5*time.Second
 		milvus = []string{"common.session.ttl=60"} // a server that is paused for longer ends
 	}
 	s := startServers(t, milvus...)
@@ -56,13 +57,13 @@ func TestFaultsOfServersAndStages(t *testing.T) {
 		source.Lock()
 		defer source.Unlock()
 		shop.step()
-		if rows++; rows%200 == 0 {
+		if rows++; rows%rate == 0 {
 			documents.step()
 			puts++
 		}
 	}
 	stream.Go(func() {
-		tick := time.NewTicker(5 * time.Millisecond) // 200 rows and one object a second, where the machine keeps up
+		tick := time.NewTicker(time.Second / time.Duration(rate)) // where the machine keeps up
 		defer tick.Stop()
 		for ctx.Err() == nil {
 			<-tick.C

@@ -130,7 +130,7 @@ func newDamaged(t *testing.T, servers string, db *testenv.DB, store *testenv.Obj
 	random := func(n uint64) writer { return writer{rand.New(rand.NewPCG(seed, n))} }
 	d := &damaged{t: t, shop: newTables(t, db, "shop", random(1)), bucket: newObjects(t, store, store.URL(), "bucket", random(2))}
 	d.shop.fill(30)
-	for range 15 {
+	for n := 0; n < 15 || len(d.bucket.have) < 2; n++ { // changeEach takes two that are known
 		d.bucket.step()
 	}
 	d.p = newPipeline(t, nullModel(t)+"chunker: {target_tokens: 60}\n"+servers, d.shop.config(), d.bucket.config())
@@ -359,9 +359,6 @@ func (d *damaged) changeRows() map[string]string {
 func (d *damaged) changeEach() map[string]string {
 	faults := d.changeRows()
 	b := d.bucket
-	for len(b.have) < 2 {
-		b.step()
-	}
 	deleted, overwritten, created := b.have[0], b.have[1], "made while leat was down.md"
 	b.have = append(b.have[1:], created)
 	b.remove(deleted)

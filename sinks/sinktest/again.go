@@ -1,6 +1,7 @@
 package sinktest
 
 import (
+	"fmt"
 	"testing"
 
 	"leat"
@@ -64,18 +65,18 @@ func again(t *testing.T, open opener) {
 		}
 		x.sound(t, "")
 	})
-	whole := titled(revision("d", 5, append(numbered("word", 9), "both", "both")...), "Title")
-	cut := parts(whole, 3) // 0 1 2 3
+	made := func(id string) leat.Revision {
+		return titled(revision(id, 5, append(numbered("word", 9), "both", "both")...), "Title")
+	}
 	t.Run("Parts", func(t *testing.T) {
-		for _, order := range [][]int{
-			{0, 1, 2, 3},
+		dir := t.TempDir()
+		for n, order := range [][]int{
 			{0, 1, 0, 1, 2, 3},
 			{0, 1, 1, 2, 2, 3},
-			{0, 1, 2, 3, 0, 1, 2, 3},
-			{0, 1, 2, 3, 2, 3}, // the end of what is done already comes once more
-			{0, 1},
+			{0, 1, 2, 3, 2, 3, 0, 1, 2, 3}, // the end of what is done already comes once more, then all
 		} {
-			dir := t.TempDir()
+			whole := made(fmt.Sprint("d", n))
+			cut := parts(whole, 3) // 0 1 2 3
 			open(t, dir).apply(t, leat.Applied, append([]leat.Revision{other}, cut...)...)
 			for _, i := range order {
 				x := open(t, dir)
@@ -83,8 +84,11 @@ func again(t *testing.T, open opener) {
 				x.holds(t, whole, other) // all the while
 				x.sound(t, "")
 			}
+			open(t, dir).apply(t, leat.Applied, tombstone(whole.Document, 6))
 		}
 	})
+	whole := made("d")
+	cut := parts(whole, 3)
 	t.Run("CutOtherwise", func(t *testing.T) {
 		x := open(t, t.TempDir())
 		x.apply(t, leat.Applied, whole, other)

@@ -173,9 +173,8 @@ func partsBecomeVisibleTogether(t *testing.T, open opener) { // I4
 }
 
 func partsReplayed(t *testing.T, open opener) { // I7
-	r := revision("d", 5, numbered("word", 10)...)
-	cut := parts(r, 3) // 0 1 2 3
-	for _, order := range [][]int{
+	dir := t.TempDir()
+	for n, order := range [][]int{
 		{0, 0, 1, 1, 2, 3},
 		{0, 1, 0, 1, 2, 3},
 		{0, 1, 2, 1, 2, 3},
@@ -183,13 +182,17 @@ func partsReplayed(t *testing.T, open opener) { // I7
 		{0, 1, 2, 3, 0, 1, 2, 3},
 		{0, 1, 2, 3, 2},
 	} {
-		dir := t.TempDir()
+		r := revision(fmt.Sprint("d", n), 5, numbered("word", 10)...)
+		cut := parts(r, 3) // 0 1 2 3
 		for _, i := range order {
 			open(t, dir).apply(t, leat.Applied, cut[i])
 		}
-		open(t, dir).holds(t, r)
+		x := open(t, dir)
+		x.holds(t, r)
+		x.apply(t, leat.Applied, tombstone(r.Document, 6))
 	}
 	// A replay may cut the document in another way.
+	r := revision("d", 5, numbered("word", 10)...)
 	x := open(t, t.TempDir())
 	x.apply(t, leat.Applied, parts(r, 2)[:4]...)
 	x.apply(t, leat.Applied, parts(r, 6)...)
@@ -377,9 +380,26 @@ func oddIDs(t *testing.T, open opener) {
 	}
 	x.apply(t, leat.Applied, all...)
 	x.holds(t, all...)
+	left := map[string]uint64{}
+	for _, r := range all {
+		left[r.Document] = r.Version
+	}
 	for i, r := range all {
 		x.apply(t, leat.Applied, tombstone(r.Document, r.Version+1))
-		x.holds(t, all[i+1:]...)
+		delete(left, r.Document)
+		if i == len(all)/2 {
+			x.holds(t, all[i+1:]...)
+		}
+		documents, strays := x.inventory(t, "")
+		sound := map[string]uint64{}
+		for _, h := range documents {
+			if h.Damage == "" {
+				sound[h.ID] = h.Version
+			}
+		}
+		if diff := cmp.Diff(left, sound); diff != "" || strays != nil {
+			t.Fatalf("after %q went, strays %q, sound documents (-want +got):\n%s", r.Document, strays, diff)
+		}
 	}
 }
 
