@@ -61,6 +61,7 @@ type sizes struct {
 	objects   int // changes
 	kills     int // of processes of `leat run`
 	commands  int // kills of each command that works on generations
+	searches  int // a second
 	processes map[string]int
 }
 
@@ -71,9 +72,9 @@ func oracleSizes(t *testing.T) sizes {
 		for _, name := range stage.Names {
 			each[name] = 1
 		}
-		return sizes{first: 100, rows: 800, objects: 40, kills: 5, commands: 1, processes: each}
+		return sizes{first: 100, rows: 800, objects: 40, kills: 5, commands: 1, searches: 10, processes: each}
 	case "long":
-		return sizes{first: 300, rows: 10_000, objects: 300, kills: 27, commands: 3, processes: map[string]int{
+		return sizes{first: 300, rows: 10_000, objects: 300, kills: 27, commands: 3, searches: 20, processes: map[string]int{
 			stage.Sources: 2, stage.Chunker: 2, stage.Embedder: 2, stage.TextIndexer: 2, stage.VectorIndexer: 2,
 		}}
 	default:
@@ -179,7 +180,7 @@ func (o *oracle) run() {
 	o.start()
 	o.churn(o.rows / 8)
 	o.awaitKnown()
-	o.search = o.p.search(o.known)
+	o.search = o.p.search(o.known, o.searches)
 	o.churn(o.rows / 8)
 	o.shop.awaitSnapshot(o.p)
 	o.logf("the first generation is there")

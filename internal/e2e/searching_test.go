@@ -49,16 +49,14 @@ type searching struct {
 	ended sync.WaitGroup
 }
 
-const (
-	searchTick = 50 * time.Millisecond // from one search to the next
-	searchers  = 16                    // so that one that is slow does not keep the next one waiting
-)
+const searchers = 16 // so that one that is slow does not keep the next one waiting
 
-// search begins to search for documents that are in the index.
-func (p *pipeline) search(known []known) *searching {
+// search begins to search, so many times a second, for documents that are in the
+// index.
+func (p *pipeline) search(known []known, rate int) *searching {
 	s := &searching{t: p.t, config: p.config, known: known, versions: map[string]uint64{},
 		began: time.Now(), quiet: make(chan chan struct{}), done: make(chan struct{})}
-	tick := time.NewTicker(searchTick)
+	tick := time.NewTicker(time.Second / time.Duration(rate))
 	p.t.Cleanup(tick.Stop)
 	for range searchers {
 		s.ended.Go(func() { s.run(tick.C) })

@@ -132,7 +132,7 @@ func (x *trial) reindexed() error {
 		return err
 	}
 	x.start()
-	search := x.p.search(all)
+	search := x.p.search(all, 20)
 	x.p.configure(x.yaml("another hash"))
 	for range 4 {
 		x.model.Fail(embeddertest.Change(func(*embeddertest.Reply) { time.Sleep(3 * time.Second) }))
