@@ -52,10 +52,13 @@ oracle: servers ## long runs of changes, re-indexes and kills, each generation c
 			echo "FAILED: repeat with LEAT_E2E_ORACLE=long LEAT_E2E_SEED=$$seed go test -run '^TestOracle' ./internal/e2e"; exit 1; }; \
 	done
 
-# golangci-lint's cache holds paths, so that of a checkout that has gone misleads the next.
+# What golangci-lint and go vet remember holds for the path where they saw it: all
+# checkouts are looked at in one place, and what was seen there is known.
 lint: $(LINT) ## go vet and golangci-lint
-	go vet ./...
-	GOLANGCI_LINT_CACHE=$(CURDIR)/bin/lint-cache $(LINT) run --allow-parallel-runners ./...
+	@mkdir -p $(LEAT_CACHE)/lint && exec 9>$(LEAT_CACHE)/lint/lock && flock 9 && \
+		rm -rf $(LEAT_CACHE)/lint/tree && mkdir $(LEAT_CACHE)/lint/tree && \
+		tar -c --exclude=./bin --exclude=./.git . | tar -x -C $(LEAT_CACHE)/lint/tree && cd $(LEAT_CACHE)/lint/tree && \
+		export GOFLAGS=-buildvcs=false GOLANGCI_LINT_CACHE=$(LEAT_CACHE)/lint/cache && set -x && go vet ./... && $(LINT) run ./...
 
 $(LINT):
 	@echo "installing golangci-lint $(LINT_VERSION) into $(dir $@)" >&2
