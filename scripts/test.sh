@@ -47,7 +47,7 @@ deploy() { # a module of its own: what it needs is no dependency of leat
 # lint has compiled; to link them would take a while.
 tests() {
 	go list -f '{{.ImportPath}}' ./... | grep -v '^leat/bench/' |
-		xargs go test -race -gcflags=modernc.org/libc=-race=false -gcflags=modernc.org/sqlite/lib=-race=false -timeout 60m
+		xargs go test -race -gcflags=modernc.org/libc=-race=false -gcflags=modernc.org/sqlite/lib=-race=false -timeout 80m
 }
 
 if [ "${1:-}" = -short ]; then

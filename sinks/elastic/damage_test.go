@@ -81,7 +81,13 @@ func (r raw) copied(from, routing, to, toRouting string) {
 func TestDamage(t *testing.T) {
 	cfg := config(t)
 	name := namer(cfg)
-	behind := func(t testing.TB, dir string) raw { return raw{t, open(t, cfg, name(t, dir))} }
+	opened := map[string]raw{}
+	behind := func(t testing.TB, dir string) raw {
+		if _, ok := opened[dir]; !ok {
+			opened[dir] = raw{t, open(t, cfg, name(t, dir))}
+		}
+		return opened[dir]
+	}
 	sinktest.RunDamage(t, sinktest.DamageHarness{
 		Open: func(t testing.TB, dir string) leat.Sink { return open(t, cfg, name(t, dir)) },
 		Delete: func(t testing.TB, dir, document string, ordinal int) {

@@ -13,8 +13,8 @@ import (
 // What the two tests of back-pressure write, and how much of it a source may
 // hold while Emit blocks.
 const (
-	pressureDocuments = 1000
-	pressureBody      = 60 << 10
+	pressureDocuments = 250
+	pressureBody      = 240 << 10
 	pressureLimit     = 40 << 20
 )
 
