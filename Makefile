@@ -58,7 +58,7 @@ lint: $(LINT) ## go vet and golangci-lint
 	@mkdir -p $(LEAT_CACHE)/lint && exec 9>$(LEAT_CACHE)/lint/lock && flock 9 && \
 		rm -rf $(LEAT_CACHE)/lint/tree && mkdir $(LEAT_CACHE)/lint/tree && \
 		tar -c --exclude=./bin --exclude=./leat-data --exclude=./.git . | tar -x -C $(LEAT_CACHE)/lint/tree && cd $(LEAT_CACHE)/lint/tree && \
-		export GOFLAGS=-buildvcs=false GOLANGCI_LINT_CACHE=$(LEAT_CACHE)/lint/cache && set -x && go vet ./... && $(LINT) run ./...
+		export GOLANGCI_LINT_CACHE=$(LEAT_CACHE)/lint/cache && set -x && go vet ./... && $(LINT) run ./...
 
 $(LINT):
 	@echo "installing golangci-lint $(LINT_VERSION) into $(dir $@)" >&2

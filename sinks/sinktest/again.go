@@ -73,7 +73,8 @@ func again(t *testing.T, open opener) {
 		for n, order := range [][]int{
 			{0, 1, 0, 1, 2, 3},
 			{0, 1, 1, 2, 2, 3},
-			{0, 1, 2, 3, 2, 3, 0, 1, 2, 3}, // the end of what is done already comes once more, then all
+			{0, 1, 2, 3, 0, 1, 2, 3},
+			{0, 1, 2, 3, 2, 3}, // the end of what is done already comes once more
 		} {
 			whole := made(fmt.Sprint("d", n))
 			cut := parts(whole, 3) // 0 1 2 3
