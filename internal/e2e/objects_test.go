@@ -133,7 +133,7 @@ func (o *objects) checkVersions(got map[string]*storedDocument) {
 		if d == nil {
 			continue // deleted before it was read
 		}
-		at := time.UnixMilli(int64(d.version & (1<<43 - 1)))
+		at := time.UnixMilli(int64(d.version & (1<<43 - 1) >> 1))
 		if at.Before(changed.Add(-time.Minute)) || at.After(time.Now()) || d.version>>43 == 0 {
 			o.t.Errorf("%s: version %d is of %v, its last change of %v", id, d.version, at, changed)
 		}

@@ -136,7 +136,7 @@ func TestDocument(t *testing.T) {
 	if epoch := e.Version >> 43; epoch != 1 {
 		t.Errorf("epoch %d in the version", epoch)
 	}
-	at := time.UnixMilli(int64(e.Version & (1<<43 - 1)))
+	at := time.UnixMilli(int64(e.Version & (1<<43 - 1) >> 1))
 	time.Sleep(50 * time.Millisecond) // the clock leaves room below a version, see listing.Looker
 	if age := time.Since(at); age < 0 || age > time.Hour {
 		t.Errorf("the version's time is %s", at)

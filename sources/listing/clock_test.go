@@ -10,7 +10,7 @@ func TestVersions(t *testing.T) {
 	last := uint64(0)
 	for range 1000 {
 		v := c.next()
-		if v <= last || v>>milliBits != 3 {
+		if v <= last || v>>(milliBits+1) != 3 || v&1 != 1 {
 			t.Fatalf("%d after %d", v, last)
 		}
 		last = v

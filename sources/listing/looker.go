@@ -100,7 +100,7 @@ func (l *Looker) Answer(ctx context.Context, asked leat.Look) ([]leat.Event, err
 	events := make([]leat.Event, len(looks))
 	deletes := false
 	for i, k := range looks {
-		events[i] = k.event(l.Source, asked.IDs[i], max(asked.Above[i]+1, now))
+		events[i] = k.event(l.Source, asked.IDs[i], max(above(asked.Above[i]), now))
 		deletes = deletes || k.document == nil
 	}
 	if deletes {

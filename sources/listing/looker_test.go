@@ -111,7 +111,7 @@ func TestAnswerRoom(t *testing.T) {
 		t.Fatal(err)
 	}
 	above := o.events[0].Version
-	for range room {
+	for range room / 2 {
 		above = o.answer(t, 3, above, "a")[0].Version
 	}
 	o.put("a", "new")
@@ -120,6 +120,24 @@ func TestAnswerRoom(t *testing.T) {
 	}
 	if e := o.events[1]; e.Document.Ref.Tag != "new" || e.Version <= above {
 		t.Errorf("%s at %d, after answers up to %d", e.Document.Ref.Tag, e.Version, above)
+	}
+}
+
+// TestAnswerApart: an answer that begins when the time has come to where the
+// session's clock was ahead has a version of its own.
+func TestAnswerApart(t *testing.T) {
+	o := &origin{tags: map[string]string{"a": "old"}}
+	teller := o.teller(3)
+	teller.clock.above(at(3, time.Now().Add(100*time.Millisecond)))
+	if err := teller.Tell(t.Context(), []Hint{{ID: "a", Name: "a"}}); err != nil {
+		t.Fatal(err)
+	}
+	o.put("a", "new")
+	told := o.events[0]
+	for answer := (leat.Event{}); answer.Version < told.Version; {
+		if answer = o.answer(t, 3, 0, "a")[0]; answer.Version == told.Version {
+			t.Fatalf("%s and %s are both version %d", told.Document.Ref.Tag, answer.Document.Ref.Tag, told.Version)
+		}
 	}
 }
 
@@ -132,7 +150,7 @@ func TestAnswer(t *testing.T) {
 			t.Errorf("%d: %+v", i, e)
 		}
 	}
-	if e := o.answer(t, 4, epoch+1<<40, "a")[0]; e.Version != epoch+1<<40+1 {
+	if e := o.answer(t, 4, epoch+1<<40, "a")[0]; e.Version != epoch+1<<40+2 {
 		t.Errorf("version %d", e.Version)
 	}
 	if events := o.answer(t, 4, 0); len(events) != 0 {

@@ -91,10 +91,23 @@ type dialer struct {
 
 func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	c, err := (&net.Dialer{Timeout: queryTimeout}).DialContext(ctx, network, address)
-	if err == nil {
-		d.stop = context.AfterFunc(d.ctx, func() { c.Close() })
+	if err != nil {
+		return nil, err
 	}
-	return c, err
+	d.stop = context.AfterFunc(d.ctx, func() { c.Close() })
+	return dialed{c}, nil
+}
+
+// dialed is a connection of a dialer. Once it is closed, its reads need no
+// deadline: where go-mysql is refused one, it closes the connection anew beside
+// its own goroutine that still reads, and the two race.
+type dialed struct{ net.Conn }
+
+func (c dialed) SetReadDeadline(t time.Time) error {
+	if err := c.Conn.SetReadDeadline(t); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
 }
 
 // release lets the connection outlive ctx.

@@ -1,10 +1,14 @@
 package mysql
 
 import (
+	"context"
+	"errors"
 	"maps"
+	"net"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -23,6 +27,28 @@ func TestParseOwned(t *testing.T) {
 		if diff := cmp.Diff(want, slices.Sorted(maps.Keys(parseOwned(text)))); diff != "" {
 			t.Errorf("%q (-want +got):\n%s", strings.ReplaceAll(text, "1111", "…"), diff)
 		}
+	}
+}
+
+// TestDialerEnds: where the end of its context has closed a connection, reading
+// fails, and setting how long it may take does not.
+func TestDialerEnds(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	c, err := (&dialer{ctx: ctx}).dial(t.Context(), "tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("reading: %v", err)
+	}
+	if err := c.SetReadDeadline(time.Now()); err != nil {
+		t.Error(err)
 	}
 }
 

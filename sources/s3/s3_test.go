@@ -167,7 +167,7 @@ func TestEvents(t *testing.T) {
 	if diff := cmp.Diff(want, e); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
-	for name, at := range map[string]time.Time{"event": e.Time, "version": time.UnixMilli(int64(e.Version & (1<<43 - 1)))} {
+	for name, at := range map[string]time.Time{"event": e.Time, "version": time.UnixMilli(int64(e.Version & (1<<43 - 1) >> 1))} {
 		if at.Before(began.Add(-2*time.Second)) || at.After(time.Now().Add(time.Second)) {
 			t.Errorf("the %s's time is %s", name, at)
 		}

@@ -97,6 +97,7 @@ func inspect(daemon, base string) (*Installation, error) {
 func (in *Installation) flags(data string) []string {
 	flags := []string{
 		"--no-defaults", "--basedir=" + in.base, "--datadir=" + data,
+		"--tmpdir=" + filepath.Dir(data), // a server that starts clears away the temporary tables of others beside it
 		"--lc-messages-dir=" + filepath.Join(in.base, "share/mysql"),
 		"--character-sets-dir=" + filepath.Join(in.base, "share/mysql/charsets"),
 		"--plugin-dir=" + filepath.Join(in.base, "lib/mysql/plugin"),
