@@ -43,11 +43,24 @@ deploy() { # a module of its own: what it needs is no dependency of leat
 }
 
 # SQLite, which is C made into Go, runs ten times slower under the race detector,
-# and what it could find there is not ours. bench/ holds benchmarks alone, which
-# lint has compiled; to link them would take a while.
+# and what it could find there is not ours. With -trimpath what was compiled in
+# one checkout need not be in another.
+race=(-race -gcflags=modernc.org/libc=-race=false -gcflags=modernc.org/sqlite/lib=-race=false -trimpath)
+
+# The end-to-end tests take as long as all others together: they run beside them,
+# and what they say comes last. bench/ holds benchmarks alone, which lint has
+# compiled; to link them would take a while.
 tests() {
-	go list -f '{{.ImportPath}}' ./... | grep -v '^leat/bench/' |
-		xargs go test -race -gcflags=modernc.org/libc=-race=false -gcflags=modernc.org/sqlite/lib=-race=false -timeout 80m
+	local others log status=0
+	others=$(go list -f '{{.ImportPath}}' ./... | grep -v -e '^leat/bench/' -e '^leat/internal/e2e$')
+	go build "${race[@]}" ./... || return
+	log=$(mktemp)
+	go test "${race[@]}" -timeout 80m ./internal/e2e >"$log" 2>&1 &
+	go test "${race[@]}" -timeout 80m -p 2 $others || status=1
+	wait $! || status=1
+	cat "$log"
+	rm -f "$log"
+	return $status
 }
 
 if [ "${1:-}" = -short ]; then

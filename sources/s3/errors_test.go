@@ -27,6 +27,7 @@ import (
 
 	"leat"
 	"leat/internal/testenv"
+	"leat/sources/sourcetest"
 )
 
 // certificate writes a self-signed one for 127.0.0.1 and its key for a server
@@ -156,7 +157,17 @@ func guard(t *testing.T, deny func(action, key string) bool) testenv.Option {
 func TestDenied(t *testing.T) {
 	var denied atomic.Value
 	denied.Store("")
-	f := newFixture(t, testenv.MinIO(t, guard(t, func(action, key string) bool { return action+" "+key == denied.Load() || action == denied.Load() })), false)
+	var asked atomic.Bool
+	f := newFixture(t, testenv.MinIO(t, guard(t, func(action, key string) bool {
+		asked.Store(true)
+		return action+" "+key == denied.Load() || action == denied.Load()
+	})), false)
+	// MinIO answers before it has a guard, and allows everything then.
+	for deadline := time.Now().Add(sourcetest.Limit); !asked.Load(); time.Sleep(10 * time.Millisecond) {
+		if _, err := f.server.Client().BucketExists(t.Context(), f.bucket); err != nil || time.Now().After(deadline) {
+			t.Fatalf("MinIO has not asked whether something is allowed: %v", err)
+		}
+	}
 	for _, action := range []string{"s3:ListBucket", "s3:GetObject", "s3:ListenBucketNotification"} {
 		denied.Store(action)
 		f.open()
