@@ -16,7 +16,8 @@ import (
 )
 
 // failing is a network over which one process's requests go until it ends:
-// before the n-th leaves, or before its answer comes back.
+// before the n-th leaves, or before its answer comes back. Those beside it come to
+// their end, so that none arrives after what the next process does.
 type failing struct {
 	under    http.RoundTripper
 	end      context.CancelFunc // of what the process does: else it would try again for a while
@@ -39,6 +40,9 @@ func (f *failing) RoundTrip(r *http.Request) (*http.Response, error) {
 	left := f.left
 	f.failed = f.failed || left <= 0
 	f.mu.Unlock()
+	if left >= 0 {
+		r = r.WithContext(context.WithoutCancel(r.Context()))
+	}
 	if left > 0 {
 		return f.under.RoundTrip(r)
 	}

@@ -91,7 +91,8 @@ func rowCount(t *testing.T, x *Index, ids ...string) (chunks, states int) {
 	return chunks, states
 }
 
-// faulty fails one call of a client: before it reaches the server, or after.
+// faulty fails one call of a client: before it reaches the server, or after. Those
+// beside it come to their end, so that none arrives after what is done next.
 type faulty struct {
 	calls atomic.Int64
 	at    atomic.Int64 // the number of the call to fail, from 1; 0: none
@@ -103,7 +104,7 @@ func (f *faulty) intercept(ctx context.Context, method string, req, reply any, c
 	if hit && !f.after {
 		return status.Error(codes.Unavailable, "the test cut it")
 	}
-	err := call(ctx, method, req, reply, cc, opts...)
+	err := call(context.WithoutCancel(ctx), method, req, reply, cc, opts...)
 	if hit {
 		return status.Error(codes.Unavailable, "the test cut its answer")
 	}
