@@ -39,7 +39,7 @@ short() {
 }
 
 deploy() { # a module of its own: what it needs is no dependency of leat
-	(cd deploy/check && go vet ./... && go test -timeout 60m ./...)
+	(cd deploy/check && go vet ./... && go test -count=1 -timeout 60m ./...)
 }
 
 # SQLite, which is C made into Go, runs ten times slower under the race detector,
@@ -48,15 +48,16 @@ deploy() { # a module of its own: what it needs is no dependency of leat
 race=(-race -gcflags=modernc.org/libc=-race=false -gcflags=modernc.org/sqlite/lib=-race=false -trimpath)
 
 # The end-to-end tests take as long as all others together: they run beside them,
-# and what they say comes last. bench/ holds benchmarks alone, which lint has
+# and what they say comes last. What passed once is not taken for passed: servers
+# are no part of what go remembers a test by. bench/ holds benchmarks alone, which lint has
 # compiled; to link them would take a while.
 tests() {
 	local others log status=0
 	others=$(go list -f '{{.ImportPath}}' ./... | grep -v -e '^leat/bench/' -e '^leat/internal/e2e$')
 	go build "${race[@]}" ./... || return
 	log=$(mktemp)
-	go test "${race[@]}" -timeout 80m ./internal/e2e >"$log" 2>&1 &
-	go test "${race[@]}" -timeout 80m -p 2 $others || status=1
+	go test "${race[@]}" -count=1 -timeout 80m ./internal/e2e >"$log" 2>&1 &
+	go test "${race[@]}" -count=1 -timeout 80m -p 2 $others || status=1
 	wait $! || status=1
 	cat "$log"
 	rm -f "$log"
