@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"strings"
 	"testing"
@@ -248,5 +249,32 @@ func TestBesideEachOther(t *testing.T) {
 		w.exec("INSERT INTO @ VALUES (2,'b','2')")
 		w.caughtUp("an insert")
 		run.Stop()
+	})
+}
+
+// TestFirstStart: what the first table brought need not be indexed before the
+// next table is read, where the index held nothing that could be gone.
+func TestFirstStart(t *testing.T) {
+	flavors(t, func(t *testing.T, db *testenv.DB) {
+		w := newWorld(t, db)
+		other := w.cfg
+		other.Table = w.name + ".others"
+		w.exec("INSERT INTO @ VALUES (1,'a','1')", "CREATE TABLE "+other.Table+" AS SELECT * FROM @", "ALTER TABLE "+other.Table+" ADD PRIMARY KEY (id)")
+		src := open(t, config(db, w.cfg, other))
+		defer src.Close()
+		session, end := w.rec.Session(true, slog.New(slog.DiscardHandler))
+		session.Known = func(ctx context.Context, prefix string) iter.Seq2[leat.DocumentState, error] {
+			if n := len(w.rec.Events()); n > 0 {
+				t.Errorf("asked for what is known of %s after %d events", prefix, n)
+			}
+			return w.rec.Known(ctx, prefix)
+		}
+		if err := src.Run(t.Context(), session); err != nil {
+			t.Fatal(err)
+		}
+		end()
+		if n := len(w.rec.Index()); n != 2 {
+			t.Errorf("%d documents of two tables with a row each", n)
+		}
 	})
 }

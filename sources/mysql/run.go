@@ -54,6 +54,7 @@ type run struct {
 	newest   time.Time // change read
 
 	snapshot snapshot
+	empty    bool              // the index held nothing of the source when this began, and no table was read anew
 	resyncs  map[*table]string // to do at the next boundary, and why
 	altered  []*table          // since the position was saved, …
 	present  position          // … the end of the binlog when it was found
@@ -122,11 +123,12 @@ func (r *run) begin(ctx context.Context) error {
 	// An epoch above all that the index holds, so that this snapshot replaces
 	// whatever an earlier history left there (I2).
 	epoch := min(r.session.Epoch, maxEpoch)
+	r.empty = true
 	for d, err := range r.session.Known(ctx, leat.DocumentID("mysql", r.s.name)+"/") {
 		if err != nil {
 			return fmt.Errorf("listing the documents of source %s: %w", r.s.name, err)
 		}
-		epoch = max(epoch, d.Version>>epochBits+1)
+		epoch, r.empty = max(epoch, d.Version>>epochBits+1), false
 	}
 	if epoch > maxEpoch {
 		return fmt.Errorf("source %s: epoch %d is past %d", r.s.name, epoch, maxEpoch)

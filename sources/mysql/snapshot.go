@@ -192,22 +192,27 @@ func (r *run) askChunk(ctx context.Context) error {
 }
 
 // prepareTable begins a table's snapshot: documents whose rows are gone are
-// deleted first.
+// deleted first. Where there can be none, that does not wait for the stages to
+// have worked off the tables before.
 func (r *run) prepareTable(ctx context.Context, t *table) error {
 	p := r.state.Tables[t.name]
 	if p != nil && p.Swept {
 		return nil
 	}
-	if err := r.flush(ctx); err != nil { // Known waits for what was handed over
-		return err
+	if !r.empty {
+		if err := r.flush(ctx); err != nil { // Known waits for what was handed over
+			return err
+		}
 	}
 	p = &progress{Config: t.config, Base: r.state.Given}
 	if t.read != nil {
 		p.Shape = t.read.shape
 	}
 	r.state.Tables[t.name] = p
-	if err := r.sweep(ctx, t); err != nil {
-		return err
+	if !r.empty {
+		if err := r.sweep(ctx, t); err != nil {
+			return err
+		}
 	}
 	p.Swept = true
 	if p.Done = t.read == nil; p.Done {
@@ -319,7 +324,7 @@ func (r *run) resync(ctx context.Context) error {
 		}
 		delete(r.state.Tables, t.name)
 		delete(r.resyncs, t)
-		r.moved = true
+		r.moved, r.empty = true, false
 	}
 	return nil
 }
