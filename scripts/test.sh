@@ -49,8 +49,8 @@ race=(-race -gcflags=modernc.org/libc=-race=false -gcflags=modernc.org/sqlite/li
 
 # The end-to-end tests take as long as all others together: they run beside them,
 # and what they say comes last. What passed once is not taken for passed: servers
-# are no part of what go remembers a test by. bench/ holds benchmarks alone, which lint has
-# compiled; to link them would take a while.
+# are no part of what go remembers a test by. bench/ holds benchmarks alone, which
+# lint has compiled; to link them would take a while.
 tests() {
 	local others log status=0
 	others=$(go list -f '{{.ImportPath}}' ./... | grep -v -e '^leat/bench/' -e '^leat/internal/e2e$')

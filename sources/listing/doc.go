@@ -11,7 +11,7 @@
 // epoch. It takes them before it looks, a session after it has looked: what the
 // session saw later is higher, by its place on the clock, or by the room that
 // the clock leaves where the answer had to be put above a version that is ahead
-// of the time. No version is of both. What an answer tells too late is superseded by what the session
-// says. Clocks of two machines can differ: then the session's next scan, which
-// starts from what the index holds, sets it right.
+// of the time. No version is of both. What an answer tells too late is superseded
+// by what the session says. Clocks of two machines can differ: then the session's
+// next scan, which starts from what the index holds, sets it right.
 package listing
