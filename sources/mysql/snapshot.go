@@ -199,11 +199,6 @@ func (r *run) prepareTable(ctx context.Context, t *table) error {
 	if p != nil && p.Swept {
 		return nil
 	}
-	if !r.empty {
-		if err := r.flush(ctx); err != nil { // Known waits for what was handed over
-			return err
-		}
-	}
 	p = &progress{Config: t.config, Base: r.state.Given}
 	if t.read != nil {
 		p.Shape = t.read.shape
@@ -248,6 +243,9 @@ func (r *run) snapshotVersion(p *progress) (uint64, error) {
 // sweep deletes the documents of a table that have no row. A row that comes
 // back later does so by the binlog, past the version given here.
 func (r *run) sweep(ctx context.Context, t *table) error {
+	if err := r.flush(ctx); err != nil { // Known waits for what was handed over
+		return err
+	}
 	if t.read != nil {
 		if err := r.c.waitVisible(ctx, r.end, r.set.String()); err != nil {
 			return r.s.explain(err, "waiting for transactions on")
